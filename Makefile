@@ -1,0 +1,59 @@
+# Every target works from a fresh clone on Debian 12 with only Rust installed, as root or with sudo.
+
+# `sudo make` would look for root's Rust: build as, and with that of, the user who called sudo.
+ifneq ($(filter-out root,$(SUDO_USER)),)
+USER_HOME := $(shell getent passwd $(SUDO_USER) | cut -d: -f6)
+AS_USER := sudo -u $(SUDO_USER) -H env PATH="$(USER_HOME)/.cargo/bin:$$PATH"
+else
+export PATH := $(PATH):$(HOME)/.cargo/bin
+endif
+CARGO := $(AS_USER) cargo
+
+SCRIPTS = $(wildcard packaging/dev/*.sh) .ci/run
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build demo check lint unit e2e test soak bench deny clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## install what is missing: system packages, a Kafka for tests in .tools/
+	@packaging/dev/install-tools.sh
+
+build: tools ## the release binary, target/release/openalgo-bridge
+	$(CARGO) build --release --locked
+
+demo: build ## a real Kafka, the daemon and a generator, to watch; make demo SECONDS=20 ends by itself
+	@packaging/dev/demo.sh $(SECONDS)
+
+check: lint unit ## the fast loop: format, lints, unit tests
+
+lint: tools ## format, clippy and shellcheck, nothing tolerated
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	shellcheck $(SCRIPTS)
+
+unit: tools ## unit tests only
+	$(CARGO) test --locked --lib --bins
+
+e2e: tools ## the daemon against a real Kafka
+	$(CARGO) test --locked --test e2e
+
+# The dev profile throughout: it has the debug assertions, and its dependencies are optimised.
+test: lint ## everything, in less than 20 minutes on 2 cores
+	$(CARGO) test --locked
+
+soak: tools ## what takes longer than two minutes
+	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test soak -- --nocapture
+
+bench: build ## throughput, latency and CPU per line, next to others on this machine
+	@packaging/dev/bench.sh
+
+# Not in it: advisories, whose database is fetched from outside the package registries.
+deny: ## licences, bans and sources of the dependencies; needs cargo-deny
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 69; }
+	$(CARGO) deny --all-features check licenses bans sources
+
+clean: ## what cargo built, and .tools/
+	$(CARGO) clean
+	rm -rf .tools

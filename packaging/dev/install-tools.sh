@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demo need, and nothing that is there already:
+# Debian packages (this is the only list of them), then Kafka and python-dotenv into .tools/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+KAFKA=4.3.1  # kafka-tools is published up to 4.3.1; broker and tools must match
+SLF4J=1.7.36 # the API version Kafka uses; without a backend a broker that fails says nothing
+DOTENV=1.2.4 # the reference for the .env dialect
+
+# Commands, and the package that brings each. A command from elsewhere (say, another JDK) will do.
+COMMANDS=(
+  cc:build-essential make:build-essential # librdkafka is built from source
+  pkg-config:pkg-config                   # finds OpenSSL and zlib
+  java:openjdk-17-jre-headless            # the broker; Kafka 4 needs 17 or later
+  mvn:maven                               # fetches the broker
+  kcat:kcat                               # an independent Kafka client
+  python3:python3                         # the .env reference
+  strace:strace                           # tests look at system calls and inject errors
+  setsid:util-linux flock:util-linux      # keep Ctrl-C away from children; locks
+  shellcheck:shellcheck                   # make check
+)
+# What has no command to look for: headers, and the certificates that downloads need.
+PACKAGES=(libssl-dev zlib1g-dev ca-certificates)
+
+# A stamp lives inside what it vouches for, so that deleting that is enough to get it again.
+kafka_stamp=.tools/kafka/stamp-$KAFKA-$SLF4J
+python_stamp=.tools/python/stamp-$DOTENV
+
+# Asks the environment itself too: it breaks when the Python it was made with goes away.
+python_ready() { [[ -e $python_stamp ]] && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
+
+say() { printf 'install-tools: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 1
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
+  local as_root=()
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "please run as root: apt-get install $*"
+    as_root=(sudo)
+  fi
+  say "installing with ${as_root[*]:+sudo }apt-get: $*"
+  as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  local tries=0
+  # On a new machine the system's own daily update may hold the lists for a while.
+  until "${as_root[@]}" update </dev/null; do
+    ((++tries < 5)) || die "apt-get update fails"
+    sleep 5
+  done
+  "${as_root[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+# Prints the packages that are missing, one a line.
+missing_packages() {
+  local entry
+  python_ready || venv_python >/dev/null || echo python3-venv
+  for entry in "${COMMANDS[@]}"; do
+    command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
+  done
+  command -v dpkg-query >/dev/null || return 0 # elsewhere the build says what it lacks
+  for entry in "${PACKAGES[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$entry" 2>/dev/null | grep -qx installed || echo "$entry"
+  done
+}
+
+# The first Python that can make an environment with pip; on Debian that is a package of its own,
+# and the python3 on PATH may be one that lacks it.
+venv_python() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+      command -v "$python"
+      return
+    fi
+  done
+  return 1
+}
+
+install_kafka() {
+  local work=$PWD/.tools/kafka.new
+  say "fetching Kafka $KAFKA through Maven"
+  rm -rf "$work" && mkdir -p "$work"
+  cat >"$work/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>dev</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$KAFKA</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>$SLF4J</version></dependency>
+  </dependencies>
+</project>
+POM
+  mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies \
+    -DoutputDirectory="$work/libs" -DincludeScope=runtime </dev/null &>"$work/log" || {
+    cat "$work/log" >&2
+    die "Maven could not fetch Kafka"
+  }
+  rm -rf .tools/kafka && mv "$work" .tools/kafka
+  touch "$kafka_stamp"
+}
+
+install_python() {
+  local python
+  python=$(venv_python) || die "no python3 here can make a virtual environment"
+  say "making a Python environment with python-dotenv $DOTENV"
+  rm -rf .tools/python
+  "$python" -m venv .tools/python
+  .tools/python/bin/pip install --quiet --disable-pip-version-check "python-dotenv==$DOTENV" </dev/null >&2
+  touch "$python_stamp"
+}
+
+mapfile -t missing < <(missing_packages | sort -u)
+if ((${#missing[@]} == 0)) && [[ -e $kafka_stamp ]] && python_ready; then
+  say "everything is there"
+  exit
+fi
+
+mkdir -p .tools
+exec 9>.tools/lock
+flock 9 # another run: wait here, then find its work done
+mapfile -t missing < <(missing_packages | sort -u)
+if ((${#missing[@]} > 0)); then
+  apt_install "${missing[@]}"
+fi
+[[ -e $kafka_stamp ]] || install_kafka
+python_ready || install_python
+# Through sudo, what was made in the user's work tree stays the user's.
+if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
+  chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools
+fi
+say "done"

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# A real one-node Kafka on 127.0.0.1, for tests and the demo. Everything it keeps is in DIR.
+#
+#   kafka.sh start DIR [PORT]     formats DIR if it is new, starts the broker, prints host:port
+#   kafka.sh stop DIR             stops it; the data stays and `start DIR` brings it back
+#   kafka.sh topics DIR ARGS...   the kafka-topics tool
+#   kafka.sh configs DIR ARGS...  the kafka-configs tool
+#
+# DIR/bootstrap, DIR/pid and DIR/broker.log say where, who and why not.
+# For a new DIR, KAFKA_AUTO_CREATE (true) and KAFKA_NUM_PARTITIONS (1) say how topics come about.
+# KAFKA_JAVA_OPTS replaces the JVM's options, which favour a quick start over throughput.
+set -euo pipefail
+
+usage() {
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2
+  exit 64
+}
+die() {
+  printf 'kafka.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+(($# >= 2)) || usage
+command=$1
+dir=$(realpath -m -- "$2")
+shift 2
+libs=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.tools/kafka/libs
+[[ -d $libs ]] || die "Kafka is not installed; run packaging/dev/install-tools.sh"
+read -ra java_opts <<<"${KAFKA_JAVA_OPTS:--Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
+
+# Warnings go to broker.log and explain a start that fails; of the rest only "Kafka Server started".
+kafka=(
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
+  -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info
+  -cp "$libs/*"
+)
+
+# Whether the process in DIR/pid is our broker, and not one that got its number later.
+running() {
+  [[ -s $dir/pid ]] && grep -qaF -- "$dir/server.properties" "/proc/$(<"$dir/pid")/cmdline" 2>/dev/null
+}
+
+# A free port below the range from which the kernel takes outgoing ones, so that
+# it is still free when the broker is stopped and started again.
+free_port() {
+  local port
+  for _ in {1..100}; do
+    port=$((RANDOM % 12000 + 20000))
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port"
+      return
+    fi
+  done
+  die "found no free port"
+}
+
+configure() {
+  local port=${1:-$(free_port)} controller
+  controller=$(free_port)
+  cat >"$dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+log.dirs=$dir/data
+# Events carry their own, possibly old, time: with any retention they would vanish at once.
+log.retention.ms=-1
+auto.create.topics.enable=${KAFKA_AUTO_CREATE:-true}
+num.partitions=${KAFKA_NUM_PARTITIONS:-1}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+  printf '127.0.0.1:%s\n' "$port" >"$dir/bootstrap"
+  local id
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_')
+  java "${kafka[@]}" kafka.tools.StorageTool format -t "${id%==}" -c "$dir/server.properties" >"$dir/broker.log" 2>&1 \
+    || fail
+}
+
+# Starts the broker and waits until it answers; 1 if it ends or is silent.
+launch() {
+  local log_start
+  log_start=$(stat -c %s "$dir/broker.log")
+  # Of its own session: Ctrl-C in the caller's terminal is the caller's business.
+  setsid java "${java_opts[@]}" "${kafka[@]}" kafka.Kafka "$dir/server.properties" \
+    </dev/null >>"$dir/broker.log" 2>&1 &
+  local pid=$! deadline=$((SECONDS + 60))
+  echo "$pid" >"$dir/pid"
+  while ((SECONDS < deadline)) && kill -0 "$pid" 2>/dev/null; do
+    # An answer on the port alone could be another broker's, while ours failed to bind it.
+    if tail -c "+$((log_start + 1))" "$dir/broker.log" | grep 'Kafka Server started' >/dev/null \
+      && kcat -L -m 2 -b "$(<"$dir/bootstrap")" >/dev/null 2>&1; then
+      return
+    fi
+    sleep 0.1
+  done
+  stop
+  return 1
+}
+
+fail() {
+  grep -E 'ERROR|Exception' "$dir/broker.log" | tail -n 4 >&2 || true
+  die "the broker did not start; see $dir/broker.log"
+}
+
+start() {
+  if running; then
+    die "already running in $dir"
+  fi
+  mkdir -p "$dir"
+  if [[ -e $dir/server.properties ]]; then # again: same ports, same settings, same data
+    [[ -z ${1:-} || $(<"$dir/bootstrap") == "127.0.0.1:$1" ]] || die "$dir belongs to $(<"$dir/bootstrap")"
+    launch || fail
+  else
+    configure "$@"
+    if ! launch; then
+      # Someone may take a port between our look and the broker's bind: once more, with others.
+      if [[ -n ${1:-} ]] || ! grep -q BindException "$dir/broker.log"; then
+        fail
+      fi
+      rm -rf "$dir/data"
+      configure
+      launch || fail
+    fi
+  fi
+  cat "$dir/bootstrap"
+}
+
+stop() {
+  if running; then
+    local pid deadline=$((SECONDS + 15))
+    pid=$(<"$dir/pid")
+    kill -TERM "$pid"
+    while running; do
+      if ((SECONDS >= deadline)); then
+        kill -KILL "$pid"
+        deadline=$((SECONDS + 15))
+      fi
+      sleep 0.05
+    done
+  fi
+  rm -f "$dir/pid"
+}
+
+tool() {
+  [[ -e $dir/bootstrap ]] || die "no broker in $dir"
+  java "${kafka[@]}" "$1" --bootstrap-server "$(<"$dir/bootstrap")" "${@:2}"
+}
+
+case $command in
+  start) start "$@" ;;
+  stop) stop ;;
+  topics) tool org.apache.kafka.tools.TopicCommand "$@" ;;
+  configs) tool kafka.admin.ConfigCommand "$@" ;;
+  *) usage ;;
+esac

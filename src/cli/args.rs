@@ -1,0 +1,94 @@
+//! The command line: what can be said, and the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Follows OpenAlgo's order-event file and delivers every line to Kafka or Socket.IO, at least once.
+#[derive(Debug, Parser)]
+#[command(name = "openalgo-bridge", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// Configuration file in .env format; may be repeated, of several the last that has a key counts
+    #[arg(long = "env-file", value_name = "FILE", global = true)]
+    pub env_files: Vec<PathBuf>,
+
+    /// Use /etc/openalgo-bridge/NAME.env
+    #[arg(long, value_name = "NAME", global = true)]
+    pub instance: Option<String>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Without --env-file and --instance, the configuration is $BRIDGE_ENV_FILE, else \
+/etc/openalgo-bridge/.env, else (run and check) ./.env.
+
+Exit codes: 0 done; 64 wrong usage; 65 invalid data; 69 the other side is unusable; 70 a second SIGTERM;
+74 I/O error; 75 another process holds the state directory; 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Follow the input and deliver; runs in the foreground until SIGTERM or SIGINT
+    Run,
+    /// Print every effective setting with its origin, and every problem at once
+    Check(Check),
+    /// Check the lines of a file against the envelope without delivering anything
+    Validate(Validate),
+    /// Print the JSON Schema (draft 2020-12) of the envelope
+    Schema,
+    /// Show or move the committed position
+    Checkpoint(Checkpoint),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Also try the input, the state directory and the broker, and say how to mend what is wrong
+    #[arg(long)]
+    pub connect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Validate {
+    /// One JSON object for each rejected line, and a summary
+    #[arg(long)]
+    pub json: bool,
+
+    /// The file, or - for standard input
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Checkpoint {
+    #[command(subcommand)]
+    pub command: CheckpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckpointCommand {
+    /// Print the committed position; can be asked at any time
+    Show {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go on at an offset of the live file; only while the daemon is stopped
+    Set {
+        /// Bytes; moved back to just after the LF before it
+        #[arg(long, value_name = "N")]
+        offset: u64,
+    },
+    /// Go on at the start of the live file; only while the daemon is stopped
+    Reset,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

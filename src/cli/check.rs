@@ -1,0 +1,50 @@
+//! `check`: every effective setting with where it came from, and every problem at once.
+
+use super::args::{Arguments, Check};
+use super::{Exit, load, note, print};
+use crate::config::{Loaded, Purpose, Severity};
+use crate::platform::clock::SystemClock;
+use crate::sink::kafka::Librdkafka;
+
+/// Prints what `run` would run with; exits 78 exactly when it would.
+pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
+    let loaded = load(arguments, Purpose::Check);
+    let mut out = format!("{}\n", loaded.sources);
+    for setting in &loaded.effective {
+        out.push_str(&format!("  {setting}\n"));
+    }
+    for severity in [Severity::Note, Severity::Warning, Severity::Error] {
+        for problem in loaded.problems.iter().filter(|problem| problem.severity == severity) {
+            out.push_str(&format!("{}: {problem}\n", severity.as_str()));
+        }
+    }
+    let verdict = verdict(&loaded);
+    match &verdict {
+        Ok(text) => out.push_str(text),
+        Err(text) => out.push_str(&format!("error: {text}")),
+    }
+    let printed = print(out);
+    if verdict.is_err() {
+        return Exit::Config;
+    }
+    if options.connect {
+        note("--connect is not built yet");
+    }
+    printed
+}
+
+/// What `run` would say; the reason if it would not start.
+fn verdict(loaded: &Loaded) -> Result<String, String> {
+    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let settings = match loaded.for_run() {
+        Ok(settings) => settings,
+        Err(_) => return Err(format!("{errors} problem(s): `run` would not start")),
+    };
+    if let Some(kafka) = &settings.kafka {
+        // librdkafka has the last word on its own properties, certificates included.
+        let clock = std::sync::Arc::new(SystemClock);
+        Librdkafka::new(super::run::sink_settings(&settings, kafka), clock)
+            .map_err(|error| format!("the Kafka settings are not accepted: {error}"))?;
+    }
+    Ok("the configuration is good".to_owned())
+}

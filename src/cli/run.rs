@@ -1,0 +1,244 @@
+//! `run`: builds the daemon and runs it in the foreground.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+
+use super::args::Arguments;
+use super::{Exit, complain, complain_config, load, state_exit};
+use crate::checkpoint::store::{Lock, StateError, Store};
+use crate::checkpoint::writer::{RejectedLine, StateWriter};
+use crate::config::{
+    EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity,
+};
+use crate::config;
+use crate::domain::acks::Limits;
+use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
+use crate::platform::clock::{Clock, SystemClock};
+use crate::platform::fs::{Fs, RealFs};
+use crate::service::signals;
+use crate::sink::kafka::{self, KafkaSink, Librdkafka, Reports};
+use crate::sink::rejects::RejectsFile;
+use crate::source::watch::DirectoryWatch;
+use crate::telemetry::log::{self, Format};
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let loaded = load(arguments, Purpose::Run);
+    let settings = match loaded.for_run() {
+        Ok(settings) => settings,
+        Err(problems) => return complain_config(&problems),
+    };
+    let log = match log::install(level(settings.log_level), format(settings.log_format)) {
+        Ok(log) => log,
+        Err(error) => return complain(&format_args!("cannot start the log: {error}"), Exit::Io),
+    };
+    std::panic::set_hook(Box::new(panic_ends_the_process));
+    let exit = daemon(&loaded, &settings);
+    log.flush();
+    exit
+}
+
+fn daemon(loaded: &Loaded, settings: &Settings) -> Exit {
+    let (version, mode) = (env!("CARGO_PKG_VERSION"), settings.mode.as_str());
+    info!(version, mode, sources = %loaded.sources, "starting");
+    for problem in &loaded.problems {
+        match problem.severity {
+            Severity::Note => info!("{problem}"),
+            Severity::Warning | Severity::Error => warn!("{problem}"),
+        }
+    }
+    let Some(kafka) = &settings.kafka else {
+        error!("ORDER_EVENT_MODE = 'SOCKETIO' is not built yet; only KAFKA is");
+        return Exit::Unavailable;
+    };
+    match build_and_run(settings, kafka) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            error!("{failure}");
+            failure.exit()
+        }
+    }
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    State(#[from] StateError),
+    #[error("the Kafka settings are not accepted: {0}")]
+    Kafka(String),
+    #[error("cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::State(error) => state_exit(error),
+            Self::Kafka(_) => Exit::Config,
+            Self::Io(_) => Exit::Io,
+        }
+    }
+}
+
+fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failure> {
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::new(Arc::clone(&fs), &settings.state_dir);
+    store.create()?;
+    let lock = store.lock()?;
+    let start = find_start(&store)?;
+
+    let mailbox = Mailbox::default();
+    let stop = mailbox.clone();
+    signals::listen(move || stop.post(Event::Stop))?;
+
+    let sink = kafka_sink(settings, kafka, &clock, &mailbox)?;
+    let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
+    let hint = mailbox.clone();
+    let wake = Arc::new(move || hint.post(Event::InputChanged));
+    let edges = Edges {
+        watch: DirectoryWatch::new(Arc::clone(&fs), &settings.input, wake),
+        fs,
+        clock,
+        sink: Box::new(sink),
+        committer: Box::new(writer),
+    };
+    let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, start);
+    pipeline::run(&mut pipeline, &mailbox, settings.shutdown_timeout);
+    Ok(())
+}
+
+/// Reads the checkpoint; copies that are damaged are put aside, so that none is taken for good.
+fn find_start(store: &Store) -> Result<Start, StateError> {
+    match store.load() {
+        Ok(loaded) => {
+            for (name, damage) in &loaded.damaged {
+                warn!(file = name, %damage, "a copy of the checkpoint is damaged; a valid one is used");
+                quarantine(store, name);
+            }
+            Ok(loaded.checkpoint.map_or(Start::First, |checkpoint| Start::From(Box::new(checkpoint))))
+        }
+        Err(error @ StateError::Unreadable { .. }) => {
+            error!(%error, "the position is lost: the input is read from its start, events may be repeated");
+            for name in store.copies() {
+                quarantine(store, name);
+            }
+            Ok(Start::Unreadable)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn quarantine(store: &Store, name: &str) {
+    match store.quarantine(name) {
+        Ok(aside) => info!(aside = %aside.display(), "put aside"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(file = name, %error, "cannot put a damaged file aside"),
+    }
+}
+
+fn kafka_sink(
+    settings: &Settings,
+    kafka: &KafkaSettings,
+    clock: &Arc<dyn Clock>,
+    mailbox: &Mailbox,
+) -> Result<KafkaSink, Failure> {
+    let client = Librdkafka::new(sink_settings(settings, kafka), Arc::clone(clock))
+        .map_err(|error| Failure::Kafka(error.to_string()))?;
+    let bell = mailbox.clone();
+    let reports = Reports::new(Box::new(move || bell.post(Event::SinkReported)));
+    KafkaSink::new(Box::new(client), Arc::clone(clock), reports).map_err(Failure::Kafka)
+}
+
+/// The sink's share of the settings.
+pub(super) fn sink_settings(
+    settings: &Settings,
+    kafka: &KafkaSettings,
+) -> kafka::Settings {
+    kafka::Settings {
+        topic: kafka.topic.clone(),
+        headers: kafka.headers,
+        timestamp: match kafka.timestamp {
+            EventTimestamp::Event => kafka::Timestamp::Event,
+            EventTimestamp::Now => kafka::Timestamp::Now,
+        },
+        max_line_bytes: settings.max_line_bytes,
+        max_records: settings.in_flight_records,
+        properties: kafka.properties.iter().map(|p| (p.key.clone(), p.value.clone())).collect(),
+    }
+}
+
+fn state_writer(
+    settings: &Settings,
+    fs: &Arc<dyn Fs>,
+    store: Store,
+    lock: Lock,
+    mailbox: &Mailbox,
+) -> io::Result<StateWriter> {
+    let mut rejects =
+        RejectsFile::new(Arc::clone(fs), &settings.state_dir, settings.rejects_max_bytes);
+    let append = move |lines: &[RejectedLine]| {
+        rejects.append(lines.iter().map(|line| line.text.as_slice()))
+    };
+    let results = mailbox.clone();
+    let report = move |event| results.post(Event::State(event));
+    StateWriter::start(store, lock, Box::new(append), Box::new(report))
+}
+
+fn pipeline_settings(settings: &Settings) -> pipeline::Settings {
+    pipeline::Settings {
+        input: settings.input.clone(),
+        max_line_bytes: settings.max_line_bytes,
+        in_flight: Limits { records: settings.in_flight_records, bytes: settings.in_flight_bytes },
+        checkpoint_interval: settings.checkpoint_interval,
+        start_at: match settings.start_at {
+            config::StartAt::Beginning => StartAt::Beginning,
+            config::StartAt::End => StartAt::End,
+        },
+        mode: settings.mode.as_str(),
+        sink_name: match settings.mode {
+            Mode::Kafka => "kafka",
+            Mode::SocketIo => "socketio",
+        },
+        event_types: settings.event_types.clone(),
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn format(format: LogFormat) -> Format {
+    match format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+        // systemd says with this variable that it reads standard error.
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() => {
+            Format::Journal
+        }
+        LogFormat::Auto => Format::Text,
+    }
+}
+
+/// A panic of ours is a mistake of ours: the process ends, systemd starts it again, and the
+/// position is as good as the last commit. The message of a panic may quote data, so only its
+/// place is told.
+fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let _ = io::Write::write_fmt(
+        &mut io::stderr(),
+        format_args!("openalgo-bridge: a bug: thread {thread} panicked at {place}\n"),
+    );
+    std::process::exit(101);
+}

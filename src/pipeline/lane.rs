@@ -1,0 +1,149 @@
+//! One life of the input inside the pipeline: how far it was read, how far it is settled.
+
+use std::time::Instant;
+
+use crate::checkpoint::GenerationState;
+use crate::domain::framing::{Frame, LineBytes, Place};
+use crate::domain::identity::Fingerprint;
+use crate::domain::ledger::{Amount, Class, Ledger};
+use crate::domain::position::Sha256;
+use crate::source::file::FollowedFile;
+
+/// A generation that is being read, or that was read and is not settled.
+pub struct Lane {
+    /// Never used again, so a record can name the lane that it is from.
+    pub key: u64,
+    /// The open file.
+    pub file: FollowedFile,
+    /// Whether there can still be something to read.
+    pub state: LaneState,
+    /// A line that found no room.
+    pub held: Option<Frame>,
+    /// When something was last read from it.
+    pub last_data: Instant,
+    /// Everything before is settled.
+    settled: u64,
+    /// The bytes before `settled`.
+    mark: Mark,
+    /// Where the bytes before `settled` went.
+    pub ledger: Ledger,
+}
+
+/// Whether a lane can still give something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// The file is the one at the input path.
+    Live,
+    /// The file was moved away, replaced or deleted; its writer may still have it open.
+    Superseded,
+    /// Its content is gone or ended: nothing more is read.
+    Over,
+}
+
+/// The bytes before the settled offset: remembered, or still in the buffer they were read into.
+enum Mark {
+    Known(Fingerprint),
+    At(Place),
+}
+
+/// A line, or a run of lines that need nothing, on its way to being settled.
+#[derive(Debug)]
+pub struct Tracked {
+    /// The lane it is from.
+    pub lane: u64,
+    /// The place behind it.
+    pub place: Place,
+    /// The offset behind it.
+    pub end: u64,
+    /// How much it is, skipped bytes included.
+    pub amount: Amount,
+    /// How many of the bytes were no content.
+    pub skipped: u64,
+    /// What became of it; none while that is open.
+    pub class: Option<Class>,
+    /// What a reject would need, for lines that the sink may still refuse.
+    pub line: Option<SentLine>,
+}
+
+/// A line that was handed to the sink.
+#[derive(Clone, Debug)]
+pub struct SentLine {
+    /// Its bytes.
+    pub bytes: LineBytes,
+    /// Where its content begins.
+    pub offset: u64,
+}
+
+/// A line as the rejects want it.
+pub struct RejectedBytes {
+    /// Where the content begins.
+    pub offset: u64,
+    /// Its length.
+    pub length: u64,
+    /// Its hash.
+    pub sha256: Sha256,
+    /// The bytes, or the first of them.
+    pub bytes: LineBytes,
+}
+
+impl RejectedBytes {
+    /// A line that is kept whole.
+    pub fn whole(bytes: LineBytes, offset: u64) -> Self {
+        let sha256 = Sha256::of(bytes.as_slice());
+        Self { offset, length: bytes.len() as u64, sha256, bytes }
+    }
+}
+
+impl Lane {
+    /// A lane for a file that reading begins on, with the ledger of what lies before.
+    pub fn new(key: u64, file: FollowedFile, ledger: Ledger, now: Instant) -> Self {
+        Self {
+            key,
+            settled: file.position(),
+            mark: Mark::Known(Fingerprint::of_mark(file.tail())),
+            file,
+            state: LaneState::Live,
+            held: None,
+            last_data: now,
+            ledger,
+        }
+    }
+
+    /// Takes a record that the watermark has passed.
+    pub fn settle(&mut self, tracked: Tracked) {
+        debug_assert!(tracked.end >= self.settled, "the watermark went back");
+        self.settled = tracked.end;
+        self.mark = Mark::At(tracked.place);
+        if let Some(class) = tracked.class {
+            self.ledger.settle(class, tracked.amount, tracked.skipped);
+        }
+    }
+
+    /// Everything before is settled.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Whether everything that was read is settled.
+    pub fn is_settled(&self) -> bool {
+        self.held.is_none() && self.settled == self.file.position()
+    }
+
+    /// What the next start must know.
+    pub fn checkpoint(&self) -> GenerationState {
+        GenerationState {
+            generation: self.file.generation(),
+            path: self.file.path().to_owned(),
+            identity: *self.file.identity(),
+            after: self.file.after(),
+            head: self.file.head().copied(),
+            mark: match &self.mark {
+                Mark::Known(mark) => *mark,
+                Mark::At(place) => Fingerprint::of_mark(&place.context()),
+            },
+            offset: self.settled,
+            size: self.file.size(),
+            ledger: self.ledger,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What becomes of a line that was read: tracked first, then judged, then published, put aside
+//! or skipped.
+
+use super::lane::{RejectedBytes, SentLine, Tracked};
+use super::{Pipeline, Progress};
+use crate::checkpoint::writer::RejectedLine;
+use crate::domain::acks::RecordId;
+use crate::domain::envelope::{Reason, Rejection, Verdict, validate};
+use crate::domain::framing::{Content, Frame, OVERSIZE_PREFIX_BYTES};
+use crate::domain::ledger::{Amount, Class};
+use crate::domain::position::Generation;
+use crate::sink::Message;
+use crate::sink::rejects::{self, Rejected};
+
+impl Pipeline {
+    /// Takes a line of the lane at `index`. [`Progress::Full`]: there is no room, it is held.
+    ///
+    /// `whole`: it ended with LF. Else it is the rest of a file that is over.
+    pub(super) fn take_line(&mut self, index: usize, frame: Frame, whole: bool) -> Progress {
+        let in_memory = match &frame.content {
+            Content::Line(line) => line.len(),
+            Content::Oversize(_) => OVERSIZE_PREFIX_BYTES,
+            Content::Blank => 0,
+        };
+        if !self.tracker.has_room(in_memory) {
+            self.lanes[index].held = Some(frame);
+            return Progress::Full;
+        }
+        let lane = &self.lanes[index];
+        // A line only exists once the first one is complete, and that names the generation.
+        let generation = lane.file.generation().unwrap_or(Generation(0));
+        let offset = frame.span.start + frame.skipped;
+        let mut tracked = Tracked {
+            lane: lane.key,
+            place: frame.place,
+            end: frame.span.end,
+            amount: Amount { bytes: frame.span.len(), lines: 1 },
+            skipped: frame.skipped,
+            class: None,
+            line: None,
+        };
+        match frame.content {
+            Content::Blank => self.skip(tracked, Class::Blank),
+            Content::Oversize(line) => {
+                let limit = self.settings.max_line_bytes;
+                let detail = format!("the line has {} bytes, the limit is {limit}", line.length);
+                let rejection = Rejection::new(Reason::TooLong, detail);
+                let rejection = if whole { rejection } else { rejection.at_end_of_file() };
+                let record = self.tracker.track(tracked, in_memory);
+                let (length, sha256) = (line.length, line.sha256);
+                let line = RejectedBytes { offset, length, sha256, bytes: line.prefix };
+                self.reject(record, generation, &line, &rejection);
+            }
+            Content::Line(line) => match validate(line.as_slice(), &self.settings.event_types) {
+                Verdict::Valid(envelope) => {
+                    let message = Message::new(&line, &envelope, generation, offset);
+                    tracked.line = Some(SentLine { bytes: line.clone(), offset });
+                    let record = self.tracker.track(tracked, in_memory);
+                    self.edges.sink.publish(record, message);
+                }
+                Verdict::Filtered => self.skip(tracked, Class::Filtered),
+                Verdict::Rejected(rejection) => {
+                    let rejection = if whole { rejection } else { rejection.at_end_of_file() };
+                    let record = self.tracker.track(tracked, in_memory);
+                    let line = RejectedBytes::whole(line.clone(), offset);
+                    self.reject(record, generation, &line, &rejection);
+                }
+            },
+        }
+        Progress::More
+    }
+
+    /// Settles a line that needs nothing. A run of such lines is one record and holds no memory
+    /// beyond its last place.
+    fn skip(&mut self, tracked: Tracked, class: Class) {
+        if let Some((newest, true)) = self.tracker.newest_mut()
+            && newest.lane == tracked.lane
+            && newest.class == Some(class)
+            && newest.line.is_none()
+        {
+            self.ledger.settle(class, tracked.amount, tracked.skipped);
+            newest.amount += tracked.amount;
+            newest.skipped += tracked.skipped;
+            newest.end = tracked.end;
+            newest.place = tracked.place;
+            return;
+        }
+        let record = self.tracker.track(tracked, 0);
+        self.acknowledge(record, class);
+    }
+
+    /// Puts a line aside that the sink can never accept.
+    pub(super) fn reject_sent(&mut self, record: RecordId, rejection: &Rejection) {
+        let Some(tracked) = self.tracker.get(record) else { return };
+        let Some(line) = tracked.line.clone() else { return };
+        let key = tracked.lane;
+        let lane = self.lanes.iter().find(|lane| lane.key == key);
+        let generation = lane.and_then(|lane| lane.file.generation()).unwrap_or(Generation(0));
+        let line = RejectedBytes::whole(line.bytes, line.offset);
+        self.reject(record, generation, &line, rejection);
+    }
+
+    /// Hands a rejected line to the state writer; it is settled once it is durable.
+    fn reject(
+        &mut self,
+        record: RecordId,
+        generation: Generation,
+        line: &RejectedBytes,
+        rejection: &Rejection,
+    ) {
+        let encoded = rejects::encode(&Rejected {
+            at_ms: self.edges.clock.unix_ms(),
+            sink: self.settings.sink_name,
+            rejection,
+            file: &self.settings.input,
+            generation,
+            offset: line.offset,
+            length: line.length,
+            sha256: line.sha256,
+            line: line.bytes.as_slice(),
+        });
+        match encoded {
+            Ok(text) => self.edges.committer.reject(RejectedLine { record, text }),
+            // Cannot happen for these types; if it did, the line would stay pending for ever and
+            // say so through the in-flight limit rather than be lost.
+            Err(error) => tracing::error!(%error, "cannot encode a rejected line"),
+        }
+    }
+}

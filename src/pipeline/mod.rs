@@ -1,0 +1,302 @@
+//! The owner of every line between the file and the checkpoint.
+//!
+//! One thread owns all of it: what is open, what was read, what is in flight, what is settled.
+//! Others only post [`Event`]s. A turn settles what came back, reads and publishes what there is
+//! room for, and keeps the position; nothing in a turn waits for a disk or a broker. This is the
+//! only place that knows source, sink and checkpoint.
+
+mod input;
+mod lane;
+mod lines;
+mod mailbox;
+mod owner;
+mod position;
+mod start;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+pub use self::mailbox::Mailbox;
+pub use self::owner::{Stopped, run};
+pub use self::start::{Start, StartAt, state_at};
+
+use self::input::InputWatch;
+use self::lane::{Lane, Tracked};
+use self::position::PositionKeeper;
+use crate::checkpoint::writer::StateEvent;
+use crate::checkpoint::{Committer, Lost};
+use crate::domain::acks::{AckTracker, Limits, RecordId};
+use crate::domain::delivery::Outcome;
+use crate::domain::envelope::EventTypes;
+use crate::domain::ledger::{Amount, Class, Ledger};
+use crate::platform::clock::Clock;
+use crate::platform::fs::Fs;
+use crate::sink::Sink;
+
+/// Everything that can happen to the owner. The list is closed.
+#[derive(Debug)]
+pub enum Event {
+    /// The input's directory changed in some way.
+    InputChanged,
+    /// The sink has reports.
+    SinkReported,
+    /// The state writer finished something, or failed.
+    State(StateEvent),
+    /// Stop: settle what is in flight, commit, end.
+    Stop,
+}
+
+/// What the pipeline needs to be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file that is followed.
+    pub input: PathBuf,
+    /// The longest line that is delivered, in bytes.
+    pub max_line_bytes: usize,
+    /// What may be read and not yet settled.
+    pub in_flight: Limits,
+    /// How often the position is made durable.
+    pub checkpoint_interval: Duration,
+    /// Where the first start begins.
+    pub start_at: StartAt,
+    /// `KAFKA` or `SOCKETIO`.
+    pub mode: &'static str,
+    /// The sink's name in rejects.
+    pub sink_name: &'static str,
+    /// What passes the filter.
+    pub event_types: EventTypes,
+}
+
+/// The doors to the world.
+pub struct Edges {
+    /// Files.
+    pub fs: Arc<dyn Fs>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where records go.
+    pub sink: Box<dyn Sink>,
+    /// Where positions and rejects are made durable.
+    pub committer: Box<dyn Committer>,
+    /// Calls the owner when the input may have changed.
+    pub watch: crate::source::watch::DirectoryWatch,
+}
+
+/// What the owner does after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There is more to do at once.
+    Again,
+    /// Nothing more fits in; some reports later there is room for a good deal.
+    WhenThereIsRoom(Instant),
+    /// Nothing to do before an event or this moment.
+    Wait(Instant),
+    /// Stopped, and nothing is in flight.
+    Done,
+}
+
+/// See the module.
+pub struct Pipeline {
+    settings: Settings,
+    edges: Edges,
+    /// Lives of the input that are not settled, oldest first; the live file is the last one.
+    lanes: Vec<Lane>,
+    next_lane: u64,
+    tracker: AckTracker<Tracked>,
+    /// Where all bytes went so far.
+    ledger: Ledger,
+    /// The part of it that belongs to lanes that are gone.
+    closed: Ledger,
+    lost: Vec<Lost>,
+    input: InputWatch,
+    position: PositionKeeper,
+    outcomes: Vec<(RecordId, Outcome)>,
+    stopping: bool,
+    rejects_failing: bool,
+}
+
+impl Pipeline {
+    /// Takes an event.
+    pub fn on(&mut self, event: Event) {
+        match event {
+            Event::InputChanged => self.input.look_again(),
+            // A turn settles in any case.
+            Event::SinkReported => {}
+            Event::State(event) => self.on_state(event),
+            Event::Stop => self.on_stop(),
+        }
+    }
+
+    /// Does what can be done now.
+    pub fn turn(&mut self) -> Next {
+        self.settle();
+        let progress = if self.may_read() { self.read() } else { Progress::NothingToRead };
+        if progress == Progress::CaughtUp {
+            self.edges.sink.caught_up();
+        }
+        self.close_lanes();
+        self.keep_position();
+        if self.stopping && self.tracker.is_empty() && self.position.is_committed() {
+            return Next::Done;
+        }
+        match progress {
+            Progress::More => Next::Again,
+            Progress::Full => Next::WhenThereIsRoom(self.deadline()),
+            Progress::CaughtUp | Progress::NothingToRead => Next::Wait(self.deadline()),
+        }
+    }
+
+    /// How many lines were read and are not settled.
+    pub fn in_flight(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Everything that was read: settled or pending.
+    fn read_so_far(&self) -> Amount {
+        let mut sum = self.ledger.settled();
+        sum += self.pending();
+        sum
+    }
+
+    /// What was read and is not settled, unterminated lines included.
+    fn pending(&self) -> Amount {
+        let open = self.tracker.iter().filter(|(tracked, _)| tracked.class.is_none());
+        let mut sum = open.fold(Amount::default(), |mut sum, (tracked, _)| {
+            sum += tracked.amount;
+            sum
+        });
+        for lane in &self.lanes {
+            let held = lane.held.as_ref().map_or(0, |frame| frame.span.len());
+            let unterminated = lane.file.position() - lane.file.line_start();
+            sum += Amount { bytes: held + unterminated, lines: 0 };
+            sum.lines += u64::from(held > 0) + u64::from(unterminated > 0);
+        }
+        sum
+    }
+
+    fn may_read(&self) -> bool {
+        !self.stopping && !self.position.waits_for_first_commit()
+    }
+
+    /// Takes the outcomes that the sink has.
+    fn settle(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.edges.sink.settle(&mut outcomes);
+        for (record, outcome) in outcomes.drain(..) {
+            match outcome {
+                Outcome::Delivered => self.acknowledge(record, Class::Delivered),
+                Outcome::Refused(rejection) => self.reject_sent(record, &rejection),
+            }
+        }
+        self.outcomes = outcomes;
+    }
+
+    /// The one door through which lines leave: counts the line and moves the watermark.
+    fn acknowledge(&mut self, record: RecordId, class: Class) {
+        let Some(tracked) = self.tracker.get_mut(record) else { return };
+        if tracked.class.replace(class).is_none() {
+            self.ledger.settle(class, tracked.amount, tracked.skipped);
+        }
+        let lanes = &mut self.lanes;
+        let position = &mut self.position;
+        self.tracker.acknowledge(record, |passed| {
+            position.moved();
+            if let Some(lane) = lanes.iter_mut().find(|lane| lane.key == passed.lane) {
+                lane.settle(passed);
+            }
+        });
+    }
+
+    fn on_state(&mut self, event: StateEvent) {
+        match event {
+            StateEvent::RejectsDurable(records) => {
+                if std::mem::take(&mut self.rejects_failing) {
+                    info!("rejects can be written again");
+                }
+                for record in records {
+                    self.acknowledge(record, Class::Rejected);
+                }
+            }
+            StateEvent::RejectsFailed(error) => self.on_rejects_failed(&error),
+            StateEvent::Committed(sequence) => self.position.on_committed(sequence),
+            StateEvent::CommitFailed(error) => {
+                self.position.on_commit_failed(&error, self.edges.clock.now());
+            }
+        }
+    }
+
+    fn on_rejects_failed(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.rejects_failing, true) {
+            error!(
+                %error,
+                "cannot write a rejected line: it stays pending, and reading stops when the \
+                 in-flight limit is reached; trying on"
+            );
+        }
+    }
+
+    fn on_stop(&mut self) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            info!(in_flight = self.tracker.len(), "stopping: settling what is in flight");
+            self.edges.sink.caught_up();
+        }
+    }
+
+    /// Forgets lives that are over and settled.
+    fn close_lanes(&mut self) {
+        if self.lanes.iter().all(|lane| lane.state != lane::LaneState::Over) {
+            return;
+        }
+        let (closed, position) = (&mut self.closed, &mut self.position);
+        self.lanes.retain(|lane| {
+            let done = lane.state == lane::LaneState::Over && lane.is_settled();
+            if done {
+                *closed += lane.ledger;
+                position.moved();
+            }
+            !done
+        });
+    }
+
+    /// When the next turn is due if nothing happens.
+    fn deadline(&self) -> Instant {
+        let mut deadline = self.position.deadline(self.edges.clock.now(), &self.settings);
+        if !self.stopping {
+            deadline = deadline.min(self.input.next_look());
+        }
+        self.edges.sink.deadline().map_or(deadline, |sink| deadline.min(sink))
+    }
+
+    /// Records bytes that can no longer be read, loudly.
+    fn lose(&mut self, lost: Lost) {
+        if lost.from == lost.to {
+            return;
+        }
+        error!(
+            generation = %lost.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string()),
+            from = lost.from,
+            to = lost.to,
+            bytes = lost.to - lost.from,
+            reason = lost.reason.as_str(),
+            "bytes of the input are lost: they can no longer be read"
+        );
+        self.lost.push(lost);
+        self.position.moved();
+    }
+}
+
+/// How far a turn of reading came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// There is more to read.
+    More,
+    /// There is more, but no room for it.
+    Full,
+    /// Everything there is was read just now.
+    CaughtUp,
+    /// There was nothing new.
+    NothingToRead,
+}

@@ -1,0 +1,59 @@
+//! The owner's loop: events in, one turn, wait.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{Event, Mailbox, Next, Pipeline};
+
+/// How long a full pipeline lets reports gather before it takes them: refilling for each of them
+/// would cost a switch of threads for each of them. The window holds much more than this.
+const GATHER: Duration = Duration::from_micros(500);
+
+/// From this many records in flight on, gathering cannot run the sink dry.
+const GATHER_FROM: usize = 2048;
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything read is settled and committed.
+    Clean,
+    /// The deadline passed with this many lines in flight; they will be delivered again.
+    WithInFlight(usize),
+}
+
+/// Runs until told to stop, and at most `shutdown_timeout` longer.
+pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duration) -> Stopped {
+    let mut events = Vec::new();
+    let mut stop_by: Option<Instant> = None;
+    loop {
+        mailbox.take(&mut events);
+        for event in events.drain(..) {
+            if matches!(event, Event::Stop) && stop_by.is_none() {
+                stop_by = Some(Instant::now() + shutdown_timeout);
+            }
+            pipeline.on(event);
+        }
+        let until = match pipeline.turn() {
+            Next::Again => continue,
+            Next::Done => {
+                info!("stopped: everything that was read is settled and committed");
+                return Stopped::Clean;
+            }
+            Next::WhenThereIsRoom(until) => {
+                mailbox.wait(until);
+                if pipeline.in_flight() >= GATHER_FROM {
+                    std::thread::sleep(GATHER);
+                }
+                continue;
+            }
+            Next::Wait(until) => until,
+        };
+        if stop_by.is_some_and(|by| Instant::now() >= by) {
+            let in_flight = pipeline.in_flight();
+            warn!(in_flight, "stopped at the deadline: lines in flight will be delivered again");
+            return Stopped::WithInFlight(in_flight);
+        }
+        mailbox.wait(stop_by.map_or(until, |by| until.min(by)));
+    }
+}

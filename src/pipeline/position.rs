@@ -1,0 +1,169 @@
+//! Keeping the position: when it is noted, when it is made durable, and what it says.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use super::{Pipeline, Settings};
+use crate::checkpoint::{Checkpoint, ModeSwitch};
+
+/// How soon after the watermark moved a killed process finds it again.
+const NOTE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often a look is due even if nothing else is.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Knows what was last written and what has changed since.
+pub(super) struct PositionKeeper {
+    sequence: u64,
+    /// The commit that the state writer is busy with.
+    committing: Option<u64>,
+    last_commit: Option<Instant>,
+    last_note: Option<Instant>,
+    /// Something changed since the last commit that was handed over.
+    uncommitted: bool,
+    /// The watermark moved since the last commit or note.
+    unnoted: bool,
+    /// The sizes in the last commit, to see that the file grew.
+    sizes: Vec<u64>,
+    /// Set until the first start's position is written, or failed to be.
+    first_commit: bool,
+    failing: bool,
+    pub(super) committed_at_ms: Option<i64>,
+    pub(super) mode_switches: Vec<ModeSwitch>,
+}
+
+impl PositionKeeper {
+    /// After a start from `checkpoint`. `changed`: what the start found differs from it.
+    pub(super) fn new(checkpoint: Option<&Checkpoint>, changed: bool, first: bool) -> Self {
+        Self {
+            sequence: checkpoint.map_or(0, |checkpoint| checkpoint.sequence),
+            committing: None,
+            last_commit: None,
+            last_note: None,
+            uncommitted: changed,
+            unnoted: false,
+            sizes: Vec::new(),
+            first_commit: first,
+            failing: false,
+            committed_at_ms: checkpoint.map(|checkpoint| checkpoint.committed_at_ms),
+            mode_switches: checkpoint
+                .map(|checkpoint| checkpoint.mode_switches.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// The watermark moved, or what a commit would say changed in another way.
+    pub(super) fn moved(&mut self) {
+        self.uncommitted = true;
+        self.unnoted = true;
+    }
+
+    /// The start found exactly what was committed, a file of `size` bytes.
+    pub(super) fn unchanged(&mut self, size: u64) {
+        self.uncommitted = false;
+        self.unnoted = false;
+        self.sizes = vec![size];
+    }
+
+    /// Whether the very first position is still on its way to the disk.
+    pub(super) fn waits_for_first_commit(&self) -> bool {
+        self.first_commit
+    }
+
+    /// Whether everything there is to say is durable.
+    pub(super) fn is_committed(&self) -> bool {
+        !self.uncommitted && self.committing.is_none()
+    }
+
+    pub(super) fn on_committed(&mut self, sequence: u64) {
+        if self.committing.is_some_and(|committing| committing <= sequence) {
+            self.committing = None;
+        }
+        self.first_commit = false;
+        if std::mem::take(&mut self.failing) {
+            info!("the checkpoint can be written again");
+        }
+    }
+
+    pub(super) fn on_commit_failed(&mut self, error: &io::Error, now: Instant) {
+        self.committing = None;
+        self.uncommitted = true;
+        self.last_commit = Some(now);
+        // Without it a crash repeats more, but nothing is lost: delivery goes on.
+        self.first_commit = false;
+        if !std::mem::replace(&mut self.failing, true) {
+            error!(
+                %error,
+                "cannot write the checkpoint: delivery goes on, a crash now would repeat what was \
+                 delivered since the last one; trying on"
+            );
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self, now: Instant, settings: &Settings) -> Instant {
+        let mut deadline = now + IDLE;
+        if self.unnoted {
+            deadline = deadline.min(self.last_note.map_or(now, |last| last + NOTE_INTERVAL));
+        }
+        if self.uncommitted && self.committing.is_none() {
+            let due = self.last_commit.map_or(now, |last| last + settings.checkpoint_interval);
+            deadline = deadline.min(due);
+        }
+        deadline
+    }
+}
+
+impl Pipeline {
+    /// Notes and commits the position where that is due.
+    pub(super) fn keep_position(&mut self) {
+        let now = self.edges.clock.now();
+        let due = |last: Option<Instant>, interval| last.is_none_or(|last| now >= last + interval);
+        // Stopping, the last commit waits for nothing but the records before it.
+        let last_commit = self.stopping && self.tracker.is_empty() && !self.position.failing;
+        if (last_commit || due(self.position.last_commit, self.settings.checkpoint_interval))
+            && self.position.committing.is_none()
+            && (self.position.uncommitted || self.has_grown())
+        {
+            self.commit(now);
+        } else if self.position.unnoted && due(self.position.last_note, NOTE_INTERVAL) {
+            self.position.last_note = Some(now);
+            self.position.unnoted = false;
+            let checkpoint = self.checkpoint();
+            self.edges.committer.note(checkpoint);
+        }
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let checkpoint = self.checkpoint();
+        self.position.sizes = self.lanes.iter().map(|lane| lane.file.size()).collect();
+        self.position.committing = Some(checkpoint.sequence);
+        self.position.committed_at_ms = Some(checkpoint.committed_at_ms);
+        self.position.last_commit = Some(now);
+        self.position.uncommitted = false;
+        self.position.unnoted = false;
+        self.edges.committer.commit(checkpoint);
+    }
+
+    /// Whether a file is larger than the last commit says: what is not read yet would otherwise
+    /// not be missed if it vanished while the bridge is down.
+    fn has_grown(&self) -> bool {
+        let sizes = self.lanes.iter().map(|lane| lane.file.size());
+        !self.lanes.is_empty() && !sizes.eq(self.position.sizes.iter().copied())
+    }
+
+    fn checkpoint(&mut self) -> Checkpoint {
+        self.position.sequence += 1;
+        Checkpoint {
+            sequence: self.position.sequence,
+            committed_at_ms: self.edges.clock.unix_ms(),
+            mode: self.settings.mode.to_owned(),
+            generations: self.lanes.iter().map(super::lane::Lane::checkpoint).collect(),
+            closed: self.closed,
+            lost: self.lost.clone(),
+            mode_switches: self.position.mode_switches.clone(),
+        }
+    }
+}

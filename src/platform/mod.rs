@@ -1,0 +1,7 @@
+//! The two doors to the world that a simulator replaces: files and time.
+//!
+//! Everything that decides over data reaches the disk through [`fs::Fs`] and the clock through
+//! [`clock::Clock`], so that the same code can run over an in-memory disk with virtual time.
+
+pub mod clock;
+pub mod fs;

@@ -1,0 +1,3 @@
+//! The daemon and its host: signals, and later readiness.
+
+pub mod signals;

@@ -1,0 +1,265 @@
+//! librdkafka: a producer and the thread that takes its reports.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
+use tracing::debug;
+
+use super::settings::{Settings, SettingsError, Timestamp};
+use super::{Connect, Failure, Message, Producer, Purpose, Report, Reports, SendError};
+use crate::domain::envelope::{Reason, Rejection};
+use crate::platform::clock::Clock;
+
+/// How long the poll thread waits at once. librdkafka wakes it for reports; the rest is for
+/// noticing that the producer was dropped, and each turn costs a little.
+const POLL: Duration = Duration::from_secs(1);
+/// How long a question to the cluster may take.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Makes producers with librdkafka.
+pub struct Librdkafka {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+struct Client {
+    producer: Arc<BaseProducer<Context>>,
+    control: Arc<Control>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Control {
+    stop: AtomicBool,
+    probe: AtomicBool,
+}
+
+struct Context {
+    epoch: u32,
+    reports: Reports,
+}
+
+impl Librdkafka {
+    /// Checks the settings by creating a producer, which connects to nobody yet.
+    ///
+    /// # Errors
+    /// librdkafka's words.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        for purpose in [Purpose::Flow, Purpose::Alone] {
+            let reports = Reports::new(Box::new(|| ()));
+            create(&settings, purpose, 0, &reports).map_err(SettingsError)?;
+        }
+        Ok(Self { settings, clock })
+    }
+}
+
+fn create(
+    settings: &Settings,
+    purpose: Purpose,
+    epoch: u32,
+    reports: &Reports,
+) -> Result<BaseProducer<Context>, String> {
+    let context = Context { epoch, reports: reports.clone() };
+    BaseProducer::from_config_and_context(&settings.client_config(purpose), context)
+        .map_err(|error| describe(&error))
+}
+
+/// The error without the value that caused it, which may be a secret.
+fn describe(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
+        other => other.to_string(),
+    }
+}
+
+impl Connect for Librdkafka {
+    fn connect(
+        &self,
+        purpose: Purpose,
+        epoch: u32,
+        reports: &Reports,
+    ) -> Result<Box<dyn Producer>, String> {
+        let producer = Arc::new(create(&self.settings, purpose, epoch, reports)?);
+        let control = Arc::new(Control::default());
+        let poll = PollThread {
+            producer: Arc::clone(&producer),
+            control: Arc::clone(&control),
+            topic: self.settings.topic.clone(),
+            reports: reports.clone(),
+        };
+        std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || poll.run())
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
+        Ok(Box::new(Client { producer, control, settings, clock }))
+    }
+}
+
+struct PollThread {
+    producer: Arc<BaseProducer<Context>>,
+    control: Arc<Control>,
+    topic: String,
+    reports: Reports,
+}
+
+impl PollThread {
+    /// Runs until the client is dropped; the last to leave destroys the producer.
+    fn run(self) {
+        while !self.control.stop.load(Ordering::Acquire) {
+            self.producer.poll(POLL);
+            if self.control.probe.swap(false, Ordering::AcqRel) {
+                self.reports.post(Report::Probed(self.probe()));
+            }
+        }
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        let metadata =
+            self.producer.client().fetch_metadata(Some(&self.topic), PROBE).map_err(|e| e.to_string())?;
+        let Some(topic) = metadata.topics().first() else { return Ok(()) };
+        if let Some(error) = topic.error() {
+            let code = RDKafkaErrorCode::from(error);
+            return Err(match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                    format!("topic {} does not exist; create it, or let the broker do so", self.topic)
+                }
+                code => format!("topic {}: {code}", self.topic),
+            });
+        }
+        let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
+        if leaderless > 0 {
+            let all = topic.partitions().len();
+            return Err(format!("topic {}: {leaderless} of {all} partitions have no leader", self.topic));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.control.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Producer for Client {
+    fn send(&self, tag: u64, message: &Message) -> Result<(), SendError> {
+        let mut record = BaseRecord::with_opaque_to(&self.settings.topic, tag as usize)
+            .key(message.user_id())
+            .payload(message.payload());
+        if self.settings.timestamp == Timestamp::Event {
+            let time = message.event_time_ms;
+            if time > 0 && time <= self.clock.unix_ms() {
+                record = record.timestamp(time);
+            }
+        }
+        if self.settings.headers {
+            record = record.headers(cloud_event(message));
+        }
+        self.producer.send(record).map_err(|(error, _)| match failure(&error) {
+            Some(failure) => SendError::Failed(failure),
+            None => SendError::QueueFull,
+        })
+    }
+
+    fn nudge(&self) {
+        flush_briefly(&self.producer);
+    }
+
+    fn purge(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+
+    fn probe(&self) {
+        self.control.probe.store(true, Ordering::Release);
+    }
+}
+
+/// CloudEvents 1.0, Kafka binary mode.
+fn cloud_event(message: &Message) -> OwnedHeaders {
+    let id = message.event_id().to_string();
+    OwnedHeaders::new_with_capacity(6)
+        .insert(Header { key: "ce_specversion", value: Some("1.0") })
+        .insert(Header { key: "ce_id", value: Some(&id) })
+        .insert(Header { key: "ce_type", value: Some(message.event_type()) })
+        .insert(Header { key: "ce_source", value: Some(message.source()) })
+        .insert(Header { key: "ce_time", value: Some(message.timestamp()) })
+        .insert(Header { key: "content-type", value: Some("application/json") })
+}
+
+/// Makes librdkafka send what lingers, without waiting for the answer.
+///
+/// The follower knows what a producer can't: that nothing more is coming for now. `BaseProducer`'s
+/// own `flush` asks for it with a time-out of 0 and so lifts its flag before a broker thread has
+/// seen it (tried; it has no effect). A millisecond is enough, and it ends as soon as everything
+/// is acknowledged.
+#[expect(unsafe_code, reason = "librdkafka's flush with a time-out has no safe wrapper")]
+fn flush_briefly(producer: &BaseProducer<Context>) {
+    let client = producer.client().native_ptr();
+    // SAFETY: the pointer is valid as long as `producer` is; rd_kafka_flush may be called from any
+    // thread, and in event mode, which rdkafka uses, it serves no callbacks.
+    let _ = unsafe { rdkafka::bindings::rd_kafka_flush(client, 1) };
+}
+
+/// What a failed record means. None: the queue is full.
+fn failure(error: &KafkaError) -> Option<Failure> {
+    let KafkaError::MessageProduction(code) = error else {
+        return Some(Failure::Transient(error.to_string()));
+    };
+    let refused = |reason| Some(Failure::Unacceptable(Rejection::new(reason, code.to_string())));
+    match code {
+        RDKafkaErrorCode::QueueFull => None,
+        RDKafkaErrorCode::MessageSizeTooLarge => refused(Reason::TooLarge),
+        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => {
+            refused(Reason::Refused)
+        }
+        code => Some(Failure::Transient(code.to_string())),
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Its lines repeat for as long as an outage lasts; what they say also comes as errors,
+        // which the sink tells once.
+        debug!(facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        let reason = reason.to_owned();
+        self.reports.post(if code == Some(RDKafkaErrorCode::Fatal) {
+            Report::Fatal { epoch: self.epoch, reason }
+        } else {
+            Report::Trouble { reason }
+        });
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
+        let tag = tag as u64;
+        let report = match result {
+            Ok(message) => {
+                debug_assert!(message.payload().is_some());
+                Report::Delivered { tag }
+            }
+            Err((error, _)) => {
+                let failure = failure(error)
+                    .unwrap_or_else(|| Failure::Transient(error.to_string()));
+                Report::Failed { epoch: self.epoch, tag, failure }
+            }
+        };
+        self.reports.post(report);
+    }
+}

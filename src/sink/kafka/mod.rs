@@ -1,0 +1,556 @@
+//! The Kafka sink: first deliveries in file order, whatever fails.
+//!
+//! Records flow through one idempotent producer. When a batch fails for good, librdkafka would
+//! send what is queued behind it; `enable.gapless.guarantee` makes that producer stop dead
+//! instead. The sink then builds a new one and sends everything that is not acknowledged again,
+//! from memory and in file order, the records of the failed batch one at a time through a second
+//! producer. A record that is refused when it is alone can never be accepted: it is the only one
+//! that leaves as refused. Everything else is tried for ever.
+//!
+//! `client` is all there is to librdkafka; this file holds the order and can be tested without it.
+
+mod client;
+mod settings;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+pub use self::client::Librdkafka;
+pub use self::settings::{Settings, SettingsError, Timestamp};
+
+use super::{Health, Message, Sink, State};
+use crate::domain::acks::RecordId;
+use crate::domain::delivery::{Backoff, Outcome};
+use crate::domain::envelope::Rejection;
+use crate::platform::clock::Clock;
+
+/// How long a broken producer may take to give its records back before a new one is built.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+/// How long nothing may be acknowledged before the sink asks what is wrong.
+const STALLED: Duration = Duration::from_secs(5);
+/// How long to wait for room in librdkafka's queue, which is never full by our limits.
+const QUEUE_FULL_RETRY: Duration = Duration::from_millis(10);
+
+/// A producer as the sink needs it.
+pub trait Producer: Send {
+    /// Hands over a record; its report comes back under `tag`.
+    fn send(&self, tag: u64, message: &Message) -> Result<(), SendError>;
+    /// Sends at once what waits for a fuller batch.
+    fn nudge(&self);
+    /// Gives back everything that is not acknowledged.
+    fn purge(&self);
+    /// Asks the cluster about the topic; the answer comes as [`Report::Probed`].
+    fn probe(&self);
+}
+
+/// What a producer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Everything, in order; dead after the first loss.
+    Flow,
+    /// One record at a time.
+    Alone,
+}
+
+/// Makes producers.
+pub trait Connect: Send {
+    /// A producer whose reports carry `epoch`.
+    fn connect(&self, purpose: Purpose, epoch: u32, reports: &Reports) -> Result<Box<dyn Producer>, String>;
+}
+
+/// Why a record could not be handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// No room; later.
+    QueueFull,
+    /// The same as a failed report.
+    Failed(Failure),
+}
+
+/// Why a record was not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The batch that it was in can't be accepted; whether it was this record, only trying it
+    /// alone can tell.
+    Unacceptable(Rejection),
+    /// Anything that may heal.
+    Transient(String),
+}
+
+/// What producers tell, on their own threads.
+#[derive(Debug)]
+pub enum Report {
+    /// Acknowledged.
+    Delivered { tag: u64 },
+    /// Not delivered, or not known to be.
+    Failed { epoch: u32, tag: u64, failure: Failure },
+    /// The producer is dead.
+    Fatal { epoch: u32, reason: String },
+    /// Something is wrong with the connection.
+    Trouble { reason: String },
+    /// The answer to a probe.
+    Probed(Result<(), String>),
+}
+
+/// Where reports are put down. Cheap to clone.
+#[derive(Clone)]
+pub struct Reports {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    reports: Mutex<Vec<Report>>,
+    /// The owner was rung and has not taken the reports yet.
+    rung: AtomicBool,
+    ring: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Reports {
+    /// An empty place; `ring` is called when there is something.
+    pub fn new(ring: Box<dyn Fn() + Send + Sync>) -> Self {
+        let (reports, rung) = (Mutex::default(), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { reports, rung, ring }) }
+    }
+
+    /// Puts a report down. What is there is bounded by the records in flight.
+    pub fn post(&self, report: Report) {
+        self.lock().push(report);
+        if !self.shared.rung.swap(true, Ordering::AcqRel) {
+            (self.shared.ring)();
+        }
+    }
+
+    fn take(&self, into: &mut Vec<Report>) {
+        self.shared.rung.store(false, Ordering::Release);
+        std::mem::swap(&mut *self.lock(), into);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
+        // A list is whole whenever its lock is free.
+        self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module.
+pub struct KafkaSink {
+    connect: Box<dyn Connect>,
+    clock: Arc<dyn Clock>,
+    reports: Reports,
+    taken: Vec<Report>,
+    flow: Option<Box<dyn Producer>>,
+    alone: Option<Box<dyn Producer>>,
+    /// Counts producers, so that late reports of former ones are known.
+    epoch: u32,
+    /// Records not settled, in file order.
+    queue: VecDeque<Slot>,
+    /// Tag of the first of them.
+    first: u64,
+    /// Tag of the first that was not handed to a producer.
+    next: u64,
+    /// How many are with a producer.
+    sent: usize,
+    phase: Phase,
+    /// The smallest size that was refused as too large: such records go alone at once.
+    refused_size: Option<usize>,
+    unhurried: bool,
+    backoff: Backoff,
+    retries: u64,
+    trouble: Option<Trouble>,
+    last_progress: Instant,
+    last_probe: Instant,
+    queue_full: bool,
+}
+
+struct Slot {
+    id: RecordId,
+    message: Message,
+    state: SlotState,
+    /// It was in a batch that can't be accepted.
+    suspect: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlotState {
+    Waiting,
+    Sent { epoch: u32 },
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Records go out as they come.
+    Flowing,
+    /// This one is out alone; nothing overtakes it.
+    Alone { tag: u64 },
+    /// A producer died; a new one is built when its records are back.
+    Broken { since: Instant, not_before: Instant },
+}
+
+struct Trouble {
+    reason: String,
+    since: Instant,
+    since_ms: i64,
+}
+
+impl KafkaSink {
+    /// A sink that makes its producers with `connect`, the first one at once.
+    ///
+    /// # Errors
+    /// Why librdkafka does not accept the settings.
+    pub fn new(connect: Box<dyn Connect>, clock: Arc<dyn Clock>, reports: Reports) -> Result<Self, String> {
+        let flow = connect.connect(Purpose::Flow, 0, &reports)?;
+        let now = clock.now();
+        Ok(Self {
+            connect,
+            clock,
+            reports,
+            taken: Vec::new(),
+            flow: Some(flow),
+            alone: None,
+            epoch: 0,
+            queue: VecDeque::new(),
+            first: 0,
+            next: 0,
+            sent: 0,
+            phase: Phase::Flowing,
+            refused_size: None,
+            unhurried: false,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+            retries: 0,
+            trouble: None,
+            last_progress: now,
+            last_probe: now,
+            queue_full: false,
+        })
+    }
+
+    /// Hands over what may go out now, in order.
+    fn pump(&mut self) {
+        self.queue_full = false;
+        while self.phase == Phase::Flowing {
+            let Some(slot) = self.slot(self.next) else { return };
+            if slot.state == SlotState::Done {
+                self.next += 1;
+            } else if self.must_go_alone(slot) {
+                if self.next > self.first {
+                    // Everything before it has to be acknowledged first, and soon.
+                    self.hurry();
+                    return;
+                }
+                self.send_alone();
+            } else if let Err(error) = self.send_next() {
+                match error {
+                    SendError::QueueFull => self.queue_full = true,
+                    SendError::Failed(failure) => self.on_send_failed(failure),
+                }
+                return;
+            }
+        }
+    }
+
+    fn slot(&self, tag: u64) -> Option<&Slot> {
+        self.queue.get(usize::try_from(tag.checked_sub(self.first)?).ok()?)
+    }
+
+    fn slot_mut(&mut self, tag: u64) -> Option<&mut Slot> {
+        self.queue.get_mut(usize::try_from(tag.checked_sub(self.first)?).ok()?)
+    }
+
+    fn must_go_alone(&self, slot: &Slot) -> bool {
+        slot.suspect || self.refused_size.is_some_and(|size| slot.message.payload().len() >= size)
+    }
+
+    fn send_next(&mut self) -> Result<(), SendError> {
+        let (tag, epoch) = (self.next, self.epoch);
+        let index = (tag - self.first) as usize;
+        let flow = match &self.flow {
+            Some(flow) => flow,
+            None => {
+                let flow = self.connect.connect(Purpose::Flow, epoch, &self.reports);
+                let flow = flow.map_err(|error| SendError::Failed(Failure::Transient(error)))?;
+                self.flow.insert(flow)
+            }
+        };
+        let slot = &mut self.queue[index];
+        flow.send(tag, &slot.message)?;
+        slot.state = SlotState::Sent { epoch };
+        self.sent += 1;
+        self.next += 1;
+        self.unhurried = true;
+        Ok(())
+    }
+
+    /// Sends the first record through a producer of its own, and nothing else until it is back.
+    fn send_alone(&mut self) {
+        let (tag, epoch) = (self.first, self.epoch);
+        let alone = match self.alone.take() {
+            Some(alone) => Ok(alone),
+            None => self.connect.connect(Purpose::Alone, epoch, &self.reports),
+        };
+        let sent = alone.map_err(Failure::Transient).and_then(|alone| {
+            let sent = alone.send(tag, &self.queue[0].message);
+            self.alone = Some(alone);
+            sent.map_err(|error| match error {
+                SendError::QueueFull => Failure::Transient("its queue is full".to_owned()),
+                SendError::Failed(failure) => failure,
+            })
+        });
+        // From here on a failure is the lone record's, whichever way it comes.
+        self.phase = Phase::Alone { tag };
+        self.queue[0].state = SlotState::Sent { epoch };
+        self.sent += 1;
+        if let Err(failure) = sent {
+            self.reports.post(Report::Failed { epoch, tag, failure });
+        }
+    }
+
+    fn on_send_failed(&mut self, failure: Failure) {
+        match failure {
+            Failure::Unacceptable(_) => {
+                let tag = self.next;
+                if let Some(slot) = self.slot_mut(tag) {
+                    slot.suspect = true;
+                }
+                self.pump();
+            }
+            Failure::Transient(reason) => self.break_down(&reason),
+        }
+    }
+
+    fn on_report(&mut self, report: Report, outcomes: &mut Vec<(RecordId, Outcome)>) {
+        match report {
+            Report::Delivered { tag } => self.on_delivered(tag, outcomes),
+            Report::Failed { epoch, tag, failure } => self.on_failed(epoch, tag, failure, outcomes),
+            Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
+            Report::Fatal { .. } => {}
+            Report::Trouble { reason } | Report::Probed(Err(reason)) => self.on_trouble(reason),
+            Report::Probed(Ok(())) if self.queue.is_empty() => self.on_recovered(),
+            Report::Probed(Ok(())) => {}
+        }
+    }
+
+    fn on_delivered(&mut self, tag: u64, outcomes: &mut Vec<(RecordId, Outcome)>) {
+        self.last_progress = self.clock.now();
+        self.backoff.reset();
+        if self.phase == (Phase::Alone { tag }) {
+            self.phase = Phase::Flowing;
+            let size = self.slot(tag).map_or(0, |slot| slot.message.payload().len());
+            if self.refused_size.is_some_and(|refused| size >= refused) {
+                // It compresses better than the one that was refused: the size alone says nothing.
+                self.refused_size = None;
+            }
+        }
+        self.done(tag, Outcome::Delivered, outcomes);
+        self.on_recovered();
+    }
+
+    fn on_failed(
+        &mut self,
+        epoch: u32,
+        tag: u64,
+        failure: Failure,
+        outcomes: &mut Vec<(RecordId, Outcome)>,
+    ) {
+        let alone = self.phase == Phase::Alone { tag };
+        let Some(slot) = self.slot_mut(tag) else { return };
+        if slot.state != (SlotState::Sent { epoch }) {
+            return;
+        }
+        match failure {
+            Failure::Unacceptable(rejection) if alone => {
+                let size = slot.message.payload().len();
+                if rejection.reason == crate::domain::envelope::Reason::TooLarge {
+                    self.refused_size = Some(self.refused_size.map_or(size, |least| least.min(size)));
+                }
+                self.last_progress = self.clock.now();
+                self.phase = Phase::Flowing;
+                self.done(tag, Outcome::Refused(rejection), outcomes);
+            }
+            Failure::Unacceptable(rejection) => {
+                slot.suspect = true;
+                slot.state = SlotState::Waiting;
+                self.sent -= 1;
+                debug!(reason = rejection.reason.as_str(), "a batch was refused: its records go one at a time");
+                self.break_down("a batch was refused");
+                self.rebuild_soon();
+            }
+            Failure::Transient(reason) => {
+                slot.state = SlotState::Waiting;
+                self.sent -= 1;
+                if alone {
+                    self.alone = None;
+                    self.phase = Phase::Flowing;
+                }
+                self.break_down(&reason);
+            }
+        }
+    }
+
+    /// Settles a record, and forgets those at the front that are.
+    fn done(&mut self, tag: u64, outcome: Outcome, outcomes: &mut Vec<(RecordId, Outcome)>) {
+        let Some(slot) = self.slot_mut(tag) else { return };
+        let before = std::mem::replace(&mut slot.state, SlotState::Done);
+        if before == SlotState::Done {
+            return;
+        }
+        outcomes.push((slot.id, outcome));
+        if matches!(before, SlotState::Sent { .. }) {
+            self.sent -= 1;
+        }
+        while self.queue.pop_front_if(|slot| slot.state == SlotState::Done).is_some() {
+            self.first += 1;
+        }
+        self.next = self.next.max(self.first);
+    }
+
+    /// Stops using the producer and asks for its records back.
+    fn break_down(&mut self, reason: &str) {
+        if matches!(self.phase, Phase::Broken { .. }) {
+            return;
+        }
+        debug!(reason, "the Kafka producer stopped: building a new one");
+        if let Some(flow) = &self.flow {
+            flow.purge();
+        }
+        let now = self.clock.now();
+        self.phase = Phase::Broken { since: now, not_before: now + self.backoff.next_delay() };
+    }
+
+    /// The breakdown has a cause that waiting does not change.
+    fn rebuild_soon(&mut self) {
+        if let Phase::Broken { since, .. } = self.phase {
+            self.phase = Phase::Broken { since, not_before: since };
+        }
+    }
+
+    /// Starts over with a new producer: everything not acknowledged goes again, in file order.
+    fn rebuild_if_due(&mut self) {
+        let Phase::Broken { since, not_before } = self.phase else { return };
+        let now = self.clock.now();
+        if now < not_before || (self.sent > 0 && now < since + GIVE_BACK) {
+            return;
+        }
+        self.flow = None;
+        self.alone = None;
+        self.epoch += 1;
+        self.retries += self.queue.iter().filter(|slot| slot.state != SlotState::Done).count() as u64;
+        for slot in self.queue.iter_mut().filter(|slot| slot.state != SlotState::Done) {
+            slot.state = SlotState::Waiting;
+        }
+        self.sent = 0;
+        self.next = self.first;
+        self.phase = Phase::Flowing;
+        self.pump();
+    }
+
+    fn hurry(&mut self) {
+        if std::mem::take(&mut self.unhurried)
+            && let Some(flow) = &self.flow
+        {
+            flow.nudge();
+        }
+    }
+
+    fn on_trouble(&mut self, reason: String) {
+        match &mut self.trouble {
+            Some(trouble) => trouble.reason = reason,
+            None => {
+                error!(
+                    reason,
+                    in_flight = self.queue.len(),
+                    "Kafka does not take events: they wait in the file; trying on"
+                );
+                let (since, since_ms) = (self.clock.now(), self.clock.unix_ms());
+                self.trouble = Some(Trouble { reason, since, since_ms });
+            }
+        }
+    }
+
+    fn on_recovered(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            let seconds = (self.clock.now() - trouble.since).as_secs();
+            info!(seconds, "Kafka takes events again");
+        }
+    }
+
+    /// Asks the cluster what is wrong while nothing moves.
+    fn probe_if_stalled(&mut self) {
+        let now = self.clock.now();
+        let stalled = !self.queue.is_empty() && now >= self.last_progress + STALLED;
+        if (stalled || self.trouble.is_some()) && now >= self.last_probe + STALLED {
+            self.last_probe = now;
+            if stalled && self.trouble.is_none() {
+                let seconds = (now - self.last_progress).as_secs();
+                warn!(seconds, in_flight = self.queue.len(), "Kafka has acknowledged nothing for a while");
+                let reason = "nothing is acknowledged".to_owned();
+                let since_ms = self.clock.unix_ms();
+                self.trouble = Some(Trouble { reason, since: self.last_progress, since_ms });
+            }
+            if let Some(flow) = &self.flow {
+                flow.probe();
+            }
+        }
+    }
+}
+
+impl Sink for KafkaSink {
+    fn publish(&mut self, id: RecordId, message: Message) {
+        if self.queue.is_empty() {
+            self.last_progress = self.clock.now();
+        }
+        self.queue.push_back(Slot { id, message, state: SlotState::Waiting, suspect: false });
+        self.pump();
+    }
+
+    fn caught_up(&mut self) {
+        self.hurry();
+    }
+
+    fn settle(&mut self, outcomes: &mut Vec<(RecordId, Outcome)>) {
+        let mut taken = std::mem::take(&mut self.taken);
+        self.reports.take(&mut taken);
+        for report in taken.drain(..) {
+            self.on_report(report, outcomes);
+        }
+        self.taken = taken;
+        self.rebuild_if_due();
+        self.pump();
+        self.probe_if_stalled();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if let Phase::Broken { since, not_before } = self.phase {
+            return Some(if self.sent > 0 { since + GIVE_BACK } else { not_before });
+        }
+        if self.queue_full {
+            return Some(self.clock.now() + QUEUE_FULL_RETRY);
+        }
+        if self.queue.is_empty() && self.trouble.is_none() {
+            return None;
+        }
+        let progress = if self.trouble.is_some() { self.last_probe } else { self.last_progress };
+        Some(progress.max(self.last_probe) + STALLED)
+    }
+
+    fn health(&self) -> Health {
+        let state = match (&self.trouble, self.phase) {
+            (Some(_), _) => State::Down,
+            (None, Phase::Broken { .. }) => State::Degraded,
+            (None, _) => State::Up,
+        };
+        Health {
+            state,
+            reason: self.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+            since_ms: self.trouble.as_ref().map(|trouble| trouble.since_ms),
+            in_flight: self.queue.len(),
+            retries: self.retries,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! The order of the sink, with producers that the test plays itself.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::envelope::{EventTypes, Reason, Verdict, validate};
+use crate::domain::framing::LineBytes;
+use crate::domain::position::Generation;
+
+/// What a producer was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Connect(Purpose, u32),
+    Send(Purpose, u32, u64),
+    Nudge,
+    Purge(u32),
+    Probe,
+}
+
+struct FakeConnect {
+    calls: Sender<Call>,
+}
+
+struct FakeProducer {
+    purpose: Purpose,
+    epoch: u32,
+    calls: Sender<Call>,
+}
+
+impl Connect for FakeConnect {
+    fn connect(&self, purpose: Purpose, epoch: u32, _: &Reports) -> Result<Box<dyn Producer>, String> {
+        let _ = self.calls.send(Call::Connect(purpose, epoch));
+        Ok(Box::new(FakeProducer { purpose, epoch, calls: self.calls.clone() }))
+    }
+}
+
+impl Producer for FakeProducer {
+    fn send(&self, tag: u64, _: &Message) -> Result<(), SendError> {
+        let _ = self.calls.send(Call::Send(self.purpose, self.epoch, tag));
+        Ok(())
+    }
+
+    fn nudge(&self) {
+        let _ = self.calls.send(Call::Nudge);
+    }
+
+    fn purge(&self) {
+        let _ = self.calls.send(Call::Purge(self.epoch));
+    }
+
+    fn probe(&self) {
+        let _ = self.calls.send(Call::Probe);
+    }
+}
+
+/// A clock that the test turns on.
+struct FakeClock(Mutex<Instant>);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+
+    fn unix_ms(&self) -> i64 {
+        0
+    }
+}
+
+struct Bench {
+    sink: KafkaSink,
+    reports: Reports,
+    clock: Arc<FakeClock>,
+    calls: Receiver<Call>,
+    outcomes: Vec<(RecordId, Outcome)>,
+}
+
+fn bench() -> Bench {
+    let (sender, calls) = channel();
+    let reports = Reports::new(Box::new(|| ()));
+    let clock = Arc::new(FakeClock(Mutex::new(Instant::now())));
+    let connect = Box::new(FakeConnect { calls: sender });
+    let sink = KafkaSink::new(connect, clock.clone(), reports.clone()).unwrap();
+    let bench = Bench { sink, reports, clock, calls, outcomes: Vec::new() };
+    assert_eq!(bench.calls(), [Call::Connect(Purpose::Flow, 0)]);
+    bench
+}
+
+fn message(padding: usize) -> Message {
+    let text = format!(
+        r#"{{"event_type":"order_event","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"s","data":{{}},"x":"{}"}}"#,
+        "x".repeat(padding)
+    );
+    let line = LineBytes::standalone(text.as_bytes());
+    let types = EventTypes::default();
+    let Verdict::Valid(envelope) = validate(line.as_slice(), &types) else { panic!("invalid") };
+    Message::new(&line, &envelope, Generation(1), 0)
+}
+
+fn too_large() -> Failure {
+    Failure::Unacceptable(Rejection::new(Reason::TooLarge, "too large"))
+}
+
+fn transient() -> Failure {
+    Failure::Transient("gone".to_owned())
+}
+
+impl Bench {
+    fn calls(&self) -> Vec<Call> {
+        self.calls.try_iter().collect()
+    }
+
+    fn publish(&mut self, count: u64) {
+        let first = self.sink.first + self.sink.queue.len() as u64;
+        (first..first + count).for_each(|id| self.sink.publish(RecordId(id), message(0)));
+    }
+
+    fn delivered(&self, tag: u64) {
+        self.reports.post(Report::Delivered { tag });
+    }
+
+    fn failed(&self, epoch: u32, tag: u64, failure: Failure) {
+        self.reports.post(Report::Failed { epoch, tag, failure });
+    }
+
+    fn settle(&mut self) {
+        self.sink.settle(&mut self.outcomes);
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.clock.0.lock().unwrap() += time;
+    }
+
+    fn settled(&self) -> Vec<(u64, &'static str)> {
+        let name = |outcome: &Outcome| match outcome {
+            Outcome::Delivered => "delivered",
+            Outcome::Refused(rejection) => rejection.reason.as_str(),
+        };
+        self.outcomes.iter().map(|(id, outcome)| (id.0, name(outcome))).collect()
+    }
+}
+
+use Purpose::{Alone, Flow};
+
+#[test]
+fn records_flow_in_order_and_acks_settle_them() {
+    let mut bench = bench();
+    bench.publish(3);
+    assert_eq!(bench.calls(), [Call::Send(Flow, 0, 0), Call::Send(Flow, 0, 1), Call::Send(Flow, 0, 2)]);
+    bench.sink.caught_up();
+    bench.sink.caught_up();
+    assert_eq!(bench.calls(), [Call::Nudge], "one nudge for what was sent");
+    bench.delivered(2);
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.settled(), [(2, "delivered"), (0, "delivered")]);
+    assert_eq!(bench.sink.health().in_flight, 2, "the window holds the gap");
+}
+
+#[test]
+fn ka_08_the_records_of_a_refused_batch_go_alone_and_only_the_guilty_one_is_refused() {
+    let mut bench = bench();
+    for (id, padding) in [0, 0, 5_000, 0].into_iter().enumerate() {
+        bench.sink.publish(RecordId(id as u64), message(padding));
+    }
+    bench.calls();
+    bench.delivered(0);
+    bench.failed(0, 1, too_large());
+    bench.failed(0, 2, too_large());
+    bench.failed(0, 3, transient());
+    bench.settle();
+    assert_eq!(
+        bench.calls(),
+        [Call::Purge(0), Call::Connect(Alone, 1), Call::Send(Alone, 1, 1)],
+        "the first of the batch, and nothing behind it"
+    );
+    bench.delivered(1);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Send(Alone, 1, 2)]);
+    bench.failed(1, 2, too_large());
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 3)]);
+    assert_eq!(bench.settled(), [(0, "delivered"), (1, "delivered"), (2, "too_large")]);
+}
+
+#[test]
+fn ka_31_once_a_size_was_refused_such_records_go_alone_without_breaking_the_flow() {
+    let mut bench = bench();
+    bench.sink.publish(RecordId(0), message(5_000));
+    bench.failed(0, 0, too_large());
+    bench.settle();
+    bench.failed(1, 0, too_large());
+    bench.settle();
+    bench.calls();
+    bench.publish(1);
+    bench.sink.publish(RecordId(2), message(5_000));
+    bench.publish(1);
+    assert_eq!(
+        bench.calls(),
+        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 1), Call::Nudge],
+        "what is before it is hurried, what is behind it waits"
+    );
+    bench.delivered(1);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Send(Alone, 1, 2)]);
+    bench.failed(1, 2, too_large());
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Send(Flow, 1, 3)]);
+}
+
+#[test]
+fn ka_14_a_dead_producer_is_replaced_and_everything_unacknowledged_goes_again_in_order() {
+    let mut bench = bench();
+    bench.publish(3);
+    bench.calls();
+    bench.delivered(1);
+    bench.reports.post(Report::Fatal { epoch: 0, reason: "out of order".to_owned() });
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Purge(0)]);
+    bench.failed(0, 0, transient());
+    bench.failed(0, 2, transient());
+    bench.pass(Duration::from_secs(1));
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 2)]);
+    bench.failed(0, 0, transient());
+    bench.reports.post(Report::Fatal { epoch: 0, reason: "late news".to_owned() });
+    bench.settle();
+    assert_eq!(bench.calls(), [], "reports of the former producer are known");
+    bench.delivered(0);
+    bench.delivered(2);
+    bench.settle();
+    assert_eq!(bench.settled(), [(1, "delivered"), (0, "delivered"), (2, "delivered")]);
+}
+
+#[test]
+fn records_that_never_come_back_are_not_waited_for_without_end() {
+    let mut bench = bench();
+    bench.publish(2);
+    bench.calls();
+    bench.failed(0, 0, transient());
+    bench.settle();
+    bench.pass(Duration::from_secs(1));
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Purge(0)], "record 1 may still come back");
+    bench.pass(GIVE_BACK);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 1)]);
+}
+
+#[test]
+fn a_stall_is_asked_about_and_told_as_trouble_until_something_is_acknowledged() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.pass(STALLED);
+    bench.settle();
+    assert!(bench.calls().contains(&Call::Probe));
+    assert_eq!(bench.sink.health().state, State::Down);
+    bench.reports.post(Report::Probed(Err("topic t does not exist".to_owned())));
+    bench.settle();
+    assert_eq!(bench.sink.health().reason.as_deref(), Some("topic t does not exist"));
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Up);
+}
+
+proptest! {
+    /// A broker that appends batches in order, refuses some records, and breaks connections.
+    #[test]
+    fn ka_31_first_deliveries_are_in_order_and_only_the_poison_is_refused(
+        poison in proptest::collection::btree_set(0_u64..60, 0..8),
+        cuts in proptest::collection::vec(0_u8..10, 400),
+    ) {
+        const RECORDS: u64 = 60;
+        let mut bench = bench();
+        for tag in 0..RECORDS {
+            // Some of the poison shows by its size, some does not.
+            let padding = if poison.contains(&tag) { tag % 3 * 200 } else { tag % 5 * 10 };
+            bench.sink.publish(RecordId(tag), message(padding as usize));
+        }
+        let mut appended: Vec<u64> = Vec::new();
+        let mut queued: Vec<(Purpose, u32, u64)> = Vec::new();
+        let mut dead: BTreeSet<u32> = BTreeSet::new();
+        let mut cuts = cuts.into_iter().chain(std::iter::repeat(9));
+        let mut rounds = 0;
+        while bench.outcomes.len() < RECORDS as usize {
+            rounds += 1;
+            prop_assert!(rounds < 5_000, "no progress");
+            for call in bench.calls() {
+                match call {
+                    Call::Send(purpose, epoch, tag) => queued.push((purpose, epoch, tag)),
+                    Call::Purge(epoch) => {
+                        for (_, epoch, tag) in queued.extract_if(.., |(_, e, _)| *e == epoch) {
+                            bench.failed(epoch, tag, transient());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let batch_size = queued.len().min(7);
+            let batch: Vec<_> = queued.drain(..batch_size).collect();
+            let cut = cuts.next().unwrap_or(9);
+            let broken = batch.first().is_some_and(|(purpose, epoch, _)| *purpose == Flow && dead.contains(epoch));
+            let refused = batch.iter().any(|(_, _, tag)| poison.contains(tag));
+            for (purpose, epoch, tag) in batch {
+                if broken || (cut == 0 && purpose == Flow) {
+                    dead.insert(epoch);
+                    bench.failed(epoch, tag, transient());
+                } else if refused {
+                    if purpose == Flow { dead.insert(epoch); }
+                    bench.failed(epoch, tag, too_large());
+                } else if cut == 1 && purpose == Flow {
+                    // Appended, but the answer is lost: a duplicate later.
+                    appended.push(tag);
+                    dead.insert(epoch);
+                    bench.failed(epoch, tag, transient());
+                } else {
+                    appended.push(tag);
+                    bench.delivered(tag);
+                }
+            }
+            bench.settle();
+            bench.pass(Duration::from_secs(1));
+        }
+        let mut seen = BTreeSet::new();
+        let firsts: Vec<u64> = appended.into_iter().filter(|tag| seen.insert(*tag)).collect();
+        let expected: Vec<u64> = (0..RECORDS).filter(|tag| !poison.contains(tag)).collect();
+        prop_assert_eq!(firsts, expected);
+        let refused: BTreeSet<u64> = bench.settled().into_iter()
+            .filter(|(_, outcome)| *outcome == "too_large").map(|(id, _)| id).collect();
+        prop_assert_eq!(refused, poison);
+    }
+}

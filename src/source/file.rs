@@ -1,0 +1,496 @@
+//! A file that is followed: read forward, each time checked that it is still the same content.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
+use crate::domain::identity::{self, Comparison, Fingerprint, HEAD_BYTES, Identity, Resume};
+use crate::domain::position::{Generation, Span};
+use crate::platform::fs::{FileFacts, FileKind, Fs, InputFile};
+
+/// How much is read at once.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// An open input file and how far it was read.
+pub struct FollowedFile {
+    file: Box<dyn InputFile>,
+    path: PathBuf,
+    identity: Identity,
+    framer: LineFramer,
+    /// The first bytes, until the head is complete.
+    head_bytes: Vec<u8>,
+    head: Option<Fingerprint>,
+    generation: Option<Generation>,
+    after: Option<Generation>,
+    size: u64,
+    overlap: Vec<u8>,
+}
+
+/// What stands at the input path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtPath {
+    /// A regular file.
+    File(Identity),
+    /// Nothing.
+    Missing,
+    /// Something that can't be followed.
+    WrongType(FileKind),
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// New bytes; [`FollowedFile::next_frame`] gives the lines.
+    Data,
+    /// Nothing new.
+    End,
+    /// The content is no longer the one that was read: this life of the file is over.
+    Cut(Cut),
+}
+
+/// How a life of a file ended while it was open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Shorter than what was read; else: other bytes before the position.
+    pub truncated: bool,
+    /// Bytes known to have been there that were not read.
+    pub unread: Span,
+}
+
+/// What the checkpoint remembers of a file.
+pub struct Known<'a> {
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// Its first line.
+    pub head: Option<&'a Fingerprint>,
+    /// The bytes before the offset.
+    pub mark: &'a Fingerprint,
+    /// Where to go on.
+    pub offset: u64,
+    /// Its life.
+    pub generation: Option<Generation>,
+    /// The life before.
+    pub after: Option<Generation>,
+}
+
+/// Looks at the input path, links followed.
+///
+/// # Errors
+/// The system's, other than the path being missing.
+pub fn look(fs: &dyn Fs, path: &Path) -> io::Result<AtPath> {
+    match fs.stat(path) {
+        Ok(facts) if facts.kind == FileKind::Regular => Ok(AtPath::File(identity_of(&facts))),
+        Ok(facts) => Ok(AtPath::WrongType(facts.kind)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AtPath::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+impl FollowedFile {
+    /// Opens the file at `path` to be read from its start. None if there is no regular file by
+    /// now. `after` is the life that the same inode had before.
+    pub fn open(
+        fs: &dyn Fs,
+        path: &Path,
+        max_line: usize,
+        after: Option<(Identity, Option<Generation>)>,
+    ) -> io::Result<Option<Self>> {
+        let file = match fs.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let facts = file.facts()?;
+        if facts.kind != FileKind::Regular {
+            return Ok(None);
+        }
+        let identity = identity_of(&facts);
+        let after = after.filter(|(former, _)| former.is_same_file(&identity));
+        Ok(Some(Self {
+            file,
+            path: path.to_owned(),
+            identity,
+            framer: LineFramer::new(0, b"", max_line),
+            head_bytes: Vec::new(),
+            head: None,
+            generation: None,
+            after: after.and_then(|(_, generation)| generation),
+            size: facts.size,
+            overlap: Vec::new(),
+        }))
+    }
+
+    /// Compares the file, opened at its start, with what is remembered, and goes on at the
+    /// remembered offset if it is the same content.
+    pub fn resume(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<Resume> {
+        let context_from = known.offset.saturating_sub(u64::from(known.mark.length));
+        let context = self.peek(context_from, known.mark.length as usize)?;
+        let head = match known.head {
+            Some(head) => self.peek(0, head.length as usize).map(|bytes| head.matches(&bytes))?,
+            None => true,
+        };
+        let resume = identity::plan_resume(Comparison {
+            same_file: self.identity.is_same_file(known.identity),
+            size: self.size,
+            offset: known.offset,
+            same_head: head,
+            same_mark: known.mark.matches(&context),
+        });
+        match resume {
+            Resume::Continue => {
+                self.generation = known.generation;
+                self.after = known.after;
+                self.head = known.head.copied();
+                self.framer = LineFramer::new(known.offset, &context, max_line);
+            }
+            Resume::Truncated | Resume::Rewritten => self.after = known.generation,
+            Resume::Replaced => {}
+        }
+        Ok(resume)
+    }
+
+    /// Moves a file opened at its start to just after the last LF before `limit`.
+    pub fn move_to_line_end(&mut self, limit: u64, max_line: usize) -> io::Result<()> {
+        let end = self.last_line_end(limit.min(self.size))?;
+        if end == 0 {
+            return Ok(());
+        }
+        let context_from = end.saturating_sub(CONTEXT_BYTES as u64);
+        let context = self.peek(context_from, (end - context_from) as usize)?;
+        self.head_bytes = self.peek(0, HEAD_BYTES)?;
+        self.learn_head();
+        self.framer = LineFramer::new(end, &context, max_line);
+        Ok(())
+    }
+
+    /// Reads what is new, at most a block.
+    pub fn read(&mut self) -> io::Result<Read> {
+        let known_size = self.size;
+        let facts = self.file.facts()?;
+        self.size = facts.size;
+        let position = self.framer.position();
+        let cut = |truncated| {
+            let unread = Span { start: position, end: known_size.max(position) };
+            Ok(Read::Cut(Cut { truncated, unread }))
+        };
+        if facts.size < position {
+            return cut(true);
+        }
+        let wanted = usize::try_from(facts.size - position).unwrap_or(usize::MAX).min(BLOCK_BYTES);
+        let overlap = self.framer.tail().len();
+        self.overlap.resize(overlap, 0);
+        let from = position - overlap as u64;
+        let got = self.file.read_at(&mut self.overlap, self.framer.space(wanted), from)?;
+        if got < overlap {
+            self.framer.filled(0);
+            return cut(true);
+        }
+        if self.overlap != self.framer.tail() {
+            self.framer.filled(0);
+            return cut(false);
+        }
+        let fresh = got - overlap;
+        if self.generation.is_none() && self.head.is_none() {
+            let bytes = self.framer.fresh(fresh);
+            let missing = HEAD_BYTES.saturating_sub(self.head_bytes.len()).min(bytes.len());
+            self.head_bytes.extend_from_slice(&bytes[..missing]);
+            self.learn_head();
+        }
+        self.framer.filled(fresh);
+        Ok(if fresh == 0 { Read::End } else { Read::Data })
+    }
+
+    /// The next whole line that was read.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        self.framer.next_frame()
+    }
+
+    /// The unfinished line, when this life is over.
+    pub fn finish(&mut self) -> Option<Frame> {
+        let frame = self.framer.finish()?;
+        if self.generation.is_none() {
+            // The file ended before its first line did: what there is names it.
+            let head = Fingerprint::of_mark(&self.head_bytes);
+            self.generation = Some(identity::generation(&self.identity, &head, self.after));
+        }
+        Some(frame)
+    }
+
+    /// The offset behind the last byte read.
+    pub fn position(&self) -> u64 {
+        self.framer.position()
+    }
+
+    /// Where the unfinished line began.
+    pub fn line_start(&self) -> u64 {
+        self.framer.line_start()
+    }
+
+    /// The bytes before the position, to mark it.
+    pub fn tail(&self) -> &[u8] {
+        self.framer.tail()
+    }
+
+    /// The largest size seen since the last look.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Looks at the size anew.
+    pub fn refresh_size(&mut self) -> io::Result<u64> {
+        // A smaller size is for `read` to find, which needs to know what was there.
+        self.size = self.size.max(self.file.facts()?.size);
+        Ok(self.size)
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its life; none while its first line is not complete.
+    pub fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// The life of the same inode before this one.
+    pub fn after(&self) -> Option<Generation> {
+        self.after
+    }
+
+    /// Its first line.
+    pub fn head(&self) -> Option<&Fingerprint> {
+        self.head.as_ref()
+    }
+
+    fn learn_head(&mut self) {
+        self.head = Fingerprint::of_head(&self.head_bytes);
+        if let Some(head) = &self.head {
+            self.generation = Some(identity::generation(&self.identity, head, self.after));
+            self.head_bytes = Vec::new();
+        }
+    }
+
+    /// Reads without moving; shorter than `length` at the end of the file.
+    fn peek(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            let got = self.file.read_at(&mut bytes[filled..], &mut [], offset + filled as u64)?;
+            if got == 0 {
+                break;
+            }
+            filled += got;
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// The offset just behind the last LF before `limit`, 0 if there is none.
+    fn last_line_end(&self, limit: u64) -> io::Result<u64> {
+        let mut end = limit;
+        while end > 0 {
+            let from = end.saturating_sub(BLOCK_BYTES as u64);
+            let block = self.peek(from, (end - from) as usize)?;
+            if let Some(last) = memchr::memrchr(b'\n', &block) {
+                return Ok(from + last as u64 + 1);
+            }
+            end = from;
+        }
+        Ok(0)
+    }
+}
+
+fn identity_of(facts: &FileFacts) -> Identity {
+    Identity { dev: facts.dev, ino: facts.ino, born_ns: facts.born_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::domain::framing::Content;
+    use crate::platform::fs::RealFs;
+
+    const MAX_LINE: usize = 1 << 20;
+
+    struct Scratch {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    fn scratch(content: &str) -> Scratch {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        std::fs::write(&path, content).unwrap();
+        Scratch { _directory: directory, path }
+    }
+
+    impl Scratch {
+        fn open(&self) -> FollowedFile {
+            FollowedFile::open(&RealFs, &self.path, MAX_LINE, None).unwrap().unwrap()
+        }
+
+        fn append(&self, text: &str) {
+            let mut file = OpenOptions::new().append(true).open(&self.path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
+    }
+
+    /// All lines there are, and how the reading ended.
+    fn read_all(file: &mut FollowedFile) -> (Vec<String>, Read) {
+        let mut lines = Vec::new();
+        loop {
+            let read = file.read().unwrap();
+            if read != Read::Data {
+                return (lines, read);
+            }
+            while let Some(frame) = file.next_frame() {
+                let Content::Line(line) = frame.content else { continue };
+                lines.push(String::from_utf8(line.as_slice().to_vec()).unwrap());
+            }
+        }
+    }
+
+    /// Resumes a fresh look at the file from what `file` has read.
+    fn resume(scratch: &Scratch, file: &FollowedFile) -> (Resume, FollowedFile) {
+        let mark = Fingerprint::of_mark(file.tail());
+        let known = Known {
+            identity: file.identity(),
+            head: file.head(),
+            mark: &mark,
+            offset: file.position(),
+            generation: file.generation(),
+            after: file.after(),
+        };
+        let mut again = scratch.open();
+        (again.resume(&known, MAX_LINE).unwrap(), again)
+    }
+
+    #[test]
+    fn in_21_a_line_comes_out_when_it_is_complete() {
+        let scratch = scratch("");
+        let mut file = scratch.open();
+        for byte in "one\ntwo".chars() {
+            scratch.append(&byte.to_string());
+            let (lines, _) = read_all(&mut file);
+            assert_eq!(lines.is_empty(), byte != '\n', "{byte}");
+        }
+        assert_eq!(file.line_start(), 4);
+        assert_eq!(read_all(&mut file).1, Read::End);
+    }
+
+    #[test]
+    fn in_09_truncation_ends_the_life_and_names_the_unread_bytes() {
+        let scratch = scratch("one\n");
+        let mut file = scratch.open();
+        read_all(&mut file);
+        scratch.append("two\n");
+        file.refresh_size().unwrap();
+        std::fs::write(&scratch.path, "x\n").unwrap();
+        let unread = Span { start: 4, end: 8 };
+        assert_eq!(file.read().unwrap(), Read::Cut(Cut { truncated: true, unread }));
+    }
+
+    #[test]
+    fn in_10_truncated_and_regrown_beyond_the_position_is_noticed() {
+        let scratch = scratch("one\ntwo\n");
+        let mut file = scratch.open();
+        read_all(&mut file);
+        std::fs::write(&scratch.path, "six\nten\nelf\n").unwrap();
+        assert!(matches!(file.read().unwrap(), Read::Cut(Cut { truncated: false, .. })));
+    }
+
+    #[test]
+    fn in_10_rewritten_at_the_same_size_is_noticed() {
+        let scratch = scratch("one\ntwo\n");
+        let mut file = scratch.open();
+        read_all(&mut file);
+        std::fs::write(&scratch.path, "one\nten\n").unwrap();
+        assert!(matches!(file.read().unwrap(), Read::Cut(Cut { truncated: false, .. })));
+    }
+
+    #[test]
+    fn resumes_behind_what_was_read() {
+        let scratch = scratch("one\ntwo\n");
+        let mut file = scratch.open();
+        read_all(&mut file);
+        scratch.append("three\n");
+        let (plan, mut again) = resume(&scratch, &file);
+        assert_eq!(plan, Resume::Continue);
+        assert_eq!(again.generation(), file.generation());
+        assert_eq!(read_all(&mut again).0, ["three"]);
+    }
+
+    #[test]
+    fn in_13_in_14_a_file_cut_rewritten_or_replaced_while_down_is_read_from_its_start() {
+        for (replace, content, expected) in [
+            (false, "x\n", Resume::Truncated),
+            (false, "six\nten\nelf\n", Resume::Rewritten),
+            (false, "one\ntxo\nelf\n", Resume::Rewritten),
+            (true, "one\ntwo\nelf\n", Resume::Replaced),
+        ] {
+            let scratch = scratch("one\ntwo\n");
+            let mut file = scratch.open();
+            read_all(&mut file);
+            if replace {
+                std::fs::remove_file(&scratch.path).unwrap();
+            }
+            std::fs::write(&scratch.path, content).unwrap();
+            let (plan, mut again) = resume(&scratch, &file);
+            assert_eq!(plan, expected, "{content}");
+            let lines = content.lines().collect::<Vec<_>>();
+            assert_eq!(read_all(&mut again).0, lines);
+            assert_ne!(again.generation(), file.generation(), "another life, another name");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_life_does_not_depend_on_how_it_was_read() {
+        let scratch = scratch("");
+        let mut slow = scratch.open();
+        for byte in "first\nsecond\n".chars() {
+            scratch.append(&byte.to_string());
+            read_all(&mut slow);
+        }
+        let mut quick = scratch.open();
+        read_all(&mut quick);
+        assert!(quick.generation().is_some());
+        assert_eq!(quick.generation(), slow.generation());
+        let mut at_end = scratch.open();
+        at_end.move_to_line_end(u64::MAX, MAX_LINE).unwrap();
+        assert_eq!(at_end.generation(), slow.generation());
+    }
+
+    #[test]
+    fn starting_at_the_end_is_just_after_the_last_line_end() {
+        for (content, end) in [("one\ntwo", 4), ("one\n", 4), ("one", 0), ("", 0)] {
+            let scratch = scratch(content);
+            let mut file = scratch.open();
+            file.move_to_line_end(u64::MAX, MAX_LINE).unwrap();
+            assert_eq!(file.position(), end, "{content}");
+            assert_eq!(file.generation().is_some(), end > 0, "{content}");
+            scratch.append("X\n");
+            let expected = content[end as usize..].to_owned() + "X";
+            assert_eq!(read_all(&mut file).0, [expected]);
+            assert!(file.generation().is_some());
+        }
+    }
+
+    #[test]
+    fn in_19_only_regular_files_are_followed() {
+        let scratch = scratch("");
+        let directory = scratch.path.parent().unwrap();
+        assert_eq!(look(&RealFs, directory).unwrap(), AtPath::WrongType(FileKind::Directory));
+        assert_eq!(look(&RealFs, Path::new("/dev/zero")).unwrap(), AtPath::WrongType(FileKind::Other));
+        assert!(FollowedFile::open(&RealFs, Path::new("/dev/zero"), 10, None).unwrap().is_none());
+        assert_eq!(look(&RealFs, &directory.join("missing")).unwrap(), AtPath::Missing);
+    }
+}

@@ -1,0 +1,139 @@
+//! Killed at any moment, the daemon loses nothing and repeats little.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::broker::Broker;
+use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
+use crate::support::daemon::Bridge;
+use crate::support::events::Appender;
+use crate::support::poll;
+
+const KILLS: u32 = 100;
+const LINES_PER_SECOND: u64 = 2_000;
+
+/// Appends at a steady rate until told to stop, and counts.
+fn append_steadily(mut input: Appender, stop: Arc<AtomicBool>, written: Arc<AtomicU64>) {
+    let began = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let due = (began.elapsed().as_secs_f64() * LINES_PER_SECOND as f64) as u64;
+        let done = written.load(Ordering::Relaxed);
+        for number in done..due {
+            input.events([number]);
+            written.store(number + 1, Ordering::Release);
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Small, seeded, good enough to spread the kills.
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// The offset at which each event begins in the input.
+fn offsets(bridge: &Bridge) -> Vec<u64> {
+    let content = std::fs::read(bridge.input()).unwrap();
+    let mut offset = 0;
+    content
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| std::mem::replace(&mut offset, offset + line.len() as u64))
+        .collect()
+}
+
+#[test]
+fn pr_01_100_sigkills_under_load_lose_nothing_and_repeat_little() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (input, thread_stop, thread_written) = (bridge.append(), stop.clone(), written.clone());
+    let appender = std::thread::spawn(move || append_steadily(input, thread_stop, thread_written));
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let mut random = 0x9e37_79b9_7f4a_7c15;
+
+    // Per kill: what the position was, and how many records the topic held by then.
+    let mut kills: Vec<(u64, usize)> = Vec::new();
+    for _ in 0..KILLS {
+        let daemon = bridge.start();
+        let before = consumer.records.len();
+        let delivering = poll(Duration::from_secs(30), || {
+            consumer.poll(Duration::from_millis(5)).map(|_| ())
+        });
+        assert!(delivering.is_some(), "nothing delivered after {before} records: {:#?}", daemon.log());
+        let until = Instant::now() + Duration::from_micros(next_random(&mut random) % 150_000);
+        while Instant::now() < until {
+            consumer.poll(Duration::from_millis(1));
+        }
+        daemon.kill();
+        let position = bridge.checkpoint()["offset"].as_u64().unwrap();
+        consumer.read_all();
+        kills.push((position, consumer.records.len()));
+    }
+    stop.store(true, Ordering::Relaxed);
+    appender.join().unwrap();
+    let written = written.load(Ordering::Acquire);
+    let daemon = bridge.start();
+    consumer.wait_for_events(written as usize);
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+    consumer.read_all();
+
+    let offsets = offsets(&bridge);
+    let numbers = consumer.numbers();
+    let distinct: HashSet<u64> = numbers.iter().copied().collect();
+    assert_eq!(distinct.len() as u64, written, "lost");
+    assert_first_deliveries_in_order(&consumer.records);
+    check_each_kill(&kills, &numbers, &offsets);
+    let duplicates = numbers.len() - distinct.len();
+    println!("{written} lines, {KILLS} kills, {duplicates} duplicates");
+    assert!(duplicates > 0, "the kills did nothing");
+    assert!(duplicates as u32 <= 50 * KILLS, "{duplicates} duplicates in {KILLS} kills");
+}
+
+/// The position is never ahead of what the topic holds, and what is repeated after a kill lies at
+/// or after it.
+fn check_each_kill(kills: &[(u64, usize)], numbers: &[u64], offsets: &[u64]) {
+    let ends = kills.iter().map(|(_, records)| *records).skip(1).chain([numbers.len()]);
+    let mut held = HashSet::new();
+    let mut from = 0;
+    for ((position, records), next) in kills.iter().zip(ends) {
+        held.extend(&numbers[from..*records]);
+        from = *records;
+        for number in offsets.iter().enumerate().filter(|(_, offset)| *offset < position) {
+            assert!(held.contains(&(number.0 as u64)), "position {position} is ahead of event {}", number.0);
+        }
+        for number in numbers[*records..next].iter().filter(|number| held.contains(number)) {
+            let offset = offsets[*number as usize];
+            assert!(offset >= *position, "event {number} at {offset} is repeated, position {position}");
+        }
+    }
+}
+
+#[test]
+fn ck_15_a_state_directory_removed_at_run_time_is_made_anew() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..100);
+    bridge.wait_until_settled();
+    std::fs::remove_dir_all(bridge.state()).unwrap();
+    input.events(100..200);
+    bridge.wait_until_settled();
+    let second = bridge.run(&["run"]);
+    assert_eq!(second.status.code(), Some(75), "the new directory is locked as well");
+    daemon.kill();
+    let daemon = bridge.start();
+    input.events(200..300);
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let numbers = consumer.wait_for_events(300);
+    assert!(numbers.len() < 310, "{} records", numbers.len());
+    assert_eq!(daemon.stop(), 0);
+}

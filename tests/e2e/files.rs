@@ -1,0 +1,335 @@
+//! Whatever happens to the one file: created late, cut, rewritten, replaced, moved, deleted.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::broker::Broker;
+use crate::support::consumer::Topic;
+use crate::support::daemon::{Bridge, Daemon};
+use crate::support::events::{Appender, event};
+
+struct Setup {
+    broker: &'static Broker,
+    bridge: Bridge,
+    topic: String,
+}
+
+fn setup() -> Setup {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    std::fs::create_dir_all(bridge.input().parent().unwrap()).unwrap();
+    Setup { broker, bridge, topic }
+}
+
+impl Setup {
+    /// Waits for these events, and asserts that the topic holds nothing else.
+    #[track_caller]
+    fn expect(&self, expected: &[u64]) {
+        let mut consumer = Topic::open(&self.broker.bootstrap, &self.topic);
+        let distinct: std::collections::BTreeSet<_> = expected.iter().collect();
+        consumer.wait_for_events(distinct.len());
+        self.bridge.wait_until_settled();
+        consumer.read_all();
+        assert_eq!(consumer.numbers(), expected);
+    }
+
+    fn deliver(&self, numbers: std::ops::Range<u64>) -> Daemon {
+        self.bridge.append().events(numbers);
+        let daemon = self.bridge.start();
+        self.bridge.wait_until_settled();
+        daemon
+    }
+}
+
+fn lines(numbers: impl IntoIterator<Item = u64>) -> String {
+    numbers.into_iter().map(|number| event(number) + "\n").collect()
+}
+
+#[test]
+fn in_01_a_missing_file_is_waited_for_and_told_once() {
+    let setup = setup();
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    std::thread::sleep(Duration::from_millis(2_500));
+    setup.bridge.append().events(0..3);
+    setup.expect(&[0, 1, 2]);
+    let told = daemon.log().iter().filter(|line| line.contains("waiting for the input")).count();
+    assert_eq!(told, 1, "{:#?}", daemon.log());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_02_a_file_that_appears_full_is_read_from_its_start_whatever_start_at_says() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_START_AT", "end");
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    let hidden = setup.bridge.directory().join("hidden");
+    std::fs::write(&hidden, lines(0..1_000)).unwrap();
+    std::fs::rename(&hidden, setup.bridge.input()).unwrap();
+    setup.expect(&(0..1_000).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_03_a_directory_that_is_missing_created_and_replaced() {
+    let setup = setup();
+    let directory = setup.bridge.input().parent().unwrap().to_owned();
+    std::fs::remove_dir(&directory).unwrap();
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    setup.bridge.append().events(0..3);
+    setup.expect(&[0, 1, 2]);
+    std::fs::rename(&directory, setup.bridge.directory().join("events.old")).unwrap();
+    setup.bridge.append().events(3..6);
+    setup.expect(&[0, 1, 2, 3, 4, 5]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn start_at_end_begins_behind_the_last_line_and_is_asked_once() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_START_AT", "end");
+    let mut input = setup.bridge.append();
+    input.events(0..5);
+    input.write(&event(5).as_bytes()[..20]);
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("no earlier position");
+    input.write(&event(5).as_bytes()[20..]);
+    input.write(b"\n");
+    setup.expect(&[5]);
+    assert_eq!(daemon.stop(), 0);
+    input.events(6..8);
+    let daemon = setup.bridge.start();
+    setup.expect(&[5, 6, 7]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_21_a_line_written_one_byte_at_a_time_arrives_whole() {
+    let setup = setup();
+    let mut input = setup.bridge.append();
+    let daemon = setup.bridge.start();
+    for byte in lines([0, 1]).bytes() {
+        input.write(&[byte]);
+    }
+    setup.expect(&[0, 1]);
+    assert!(setup.bridge.rejects().is_empty());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_23_half_a_line_before_a_kill_and_half_after_it() {
+    let setup = setup();
+    let mut input = setup.bridge.append();
+    input.events([0]);
+    input.write(&event(1).as_bytes()[..50]);
+    let daemon = setup.bridge.start();
+    let complete = lines([0]).len() as u64;
+    crate::support::wait_for("the first line", || {
+        (setup.bridge.checkpoint()["offset"] == complete).then_some(())
+    });
+    daemon.kill();
+    input.write(&event(1).as_bytes()[50..]);
+    input.write(b"\n");
+    let daemon = setup.bridge.start();
+    setup.expect(&[0, 1]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_05_renamed_while_running_the_old_file_is_read_to_its_end_and_late_lines_arrive() {
+    let setup = setup();
+    let mut old = setup.bridge.append();
+    let daemon = setup.bridge.start();
+    old.events(0..10);
+    std::fs::rename(setup.bridge.input(), setup.bridge.directory().join("events/old.1")).unwrap();
+    old.events(10..20);
+    setup.bridge.append().events(20..30);
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    assert_eq!(consumer.wait_for_events(30), (0..30).collect::<Vec<_>>());
+    old.events(30..35);
+    assert_eq!(consumer.wait_for_events(35).len(), 35, "late lines of the old file");
+    setup.bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_09_truncated_while_running_the_new_content_is_read_from_its_start() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    std::fs::write(setup.bridge.input(), lines(10..13)).unwrap();
+    setup.expect(&(0..13).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_10_truncated_and_regrown_while_paused_is_noticed() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    daemon.signal("STOP");
+    std::fs::write(setup.bridge.input(), lines(10..40)).unwrap();
+    daemon.signal("CONT");
+    setup.expect(&(0..40).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_13_truncated_while_down_shorter_and_longer() {
+    for (content, expected) in [(10..13, 0..13), (10..40, 0..40)] {
+        let setup = setup();
+        assert_eq!(setup.deliver(0..10).stop(), 0);
+        std::fs::write(setup.bridge.input(), lines(content)).unwrap();
+        let daemon = setup.bridge.start();
+        setup.expect(&expected.collect::<Vec<_>>());
+        assert_eq!(daemon.stop(), 0);
+    }
+}
+
+#[test]
+fn in_14_replaced_while_down_with_the_same_inode_is_read_from_its_start() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    let before = std::fs::metadata(setup.bridge.input()).unwrap().ino();
+    std::fs::remove_file(setup.bridge.input()).unwrap();
+    // The first lines are the same, so neither inode nor head tells the files apart.
+    std::fs::write(setup.bridge.input(), lines(0..20)).unwrap();
+    let after = std::fs::metadata(setup.bridge.input()).unwrap().ino();
+    println!("inode {before}, then {after}");
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..10).chain(0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_12_bytes_cut_before_they_were_read_are_told_as_lost() {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_MAX_IN_FLIGHT", "10");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..5);
+    bridge.wait_until_settled();
+    broker.stop();
+    input.events(5..100);
+    daemon.wait_for_log("Kafka does not take events");
+    // The size is seen by the reconcile timer even though there is no room to read.
+    let size = std::fs::metadata(bridge.input()).unwrap().len();
+    crate::support::wait_for("the size to be seen", || {
+        (bridge.checkpoint()["size"] == size).then_some(())
+    });
+    std::fs::write(bridge.input(), lines(100..103)).unwrap();
+    broker.start_again();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let numbers = consumer.wait_for_events(18);
+    assert_eq!(numbers, (0..15).chain(100..103).collect::<Vec<_>>(), "what was read is delivered");
+    let lost = daemon.wait_for_log("are lost");
+    assert!(lost.contains("truncated_unread") && lost.contains("ERROR"), "{lost}");
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+    let lost = &bridge.checkpoint()["lost"];
+    let from = lines(0..15).len();
+    assert_eq!(lost[0]["from"], from);
+    assert_eq!(lost[0]["to"], size);
+}
+
+#[test]
+fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_still_delivered() {
+    let broker = Broker::start();
+    for delete in [false, true] {
+        let topic = broker.topic(1);
+        let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+        let mut input = bridge.append();
+        let daemon = bridge.start();
+        input.events(0..5);
+        bridge.wait_until_settled();
+        broker.stop();
+        input.events(5..1_000);
+        daemon.wait_for_log("Kafka does not take events");
+        if delete {
+            std::fs::remove_file(bridge.input()).unwrap();
+            daemon.wait_for_log("moved away or deleted");
+        } else {
+            std::fs::write(bridge.input(), "").unwrap();
+            daemon.wait_for_log("the input was cut");
+        }
+        broker.start_again();
+        let mut consumer = Topic::open(&broker.bootstrap, &topic);
+        let numbers = consumer.wait_for_events(1_000);
+        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>(), "deleted: {delete}");
+        bridge.append().events(1_000..1_010);
+        consumer.wait_for_events(1_010);
+        assert_eq!(daemon.stop(), 0);
+    }
+}
+
+#[test]
+fn in_07_bytes_in_a_file_moved_away_while_down_are_told_as_lost_with_their_range() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    let from = std::fs::metadata(setup.bridge.input()).unwrap().len();
+    setup.bridge.append().events(10..20);
+    let to = std::fs::metadata(setup.bridge.input()).unwrap().len();
+    std::fs::rename(setup.bridge.input(), setup.bridge.directory().join("events/old.1")).unwrap();
+    setup.bridge.append().events(20..30);
+    let daemon = setup.bridge.start();
+    let lost = daemon.wait_for_log("are lost");
+    for part in ["ERROR", "moved_away", &format!("from={from}"), &format!("to={to}")] {
+        assert!(lost.contains(part), "{part} in {lost}");
+    }
+    setup.expect(&(0..10).chain(20..30).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    let lost: Value = setup.bridge.checkpoint()["lost"].clone();
+    assert_eq!(lost.as_array().map(Vec::len), Some(1));
+    assert_eq!(lost[0]["reason"], "moved_away");
+    assert_eq!((&lost[0]["from"], &lost[0]["to"]), (&from.into(), &to.into()));
+}
+
+#[test]
+fn in_19_a_directory_or_a_pipe_at_the_path_is_waited_out() {
+    for make in [&["mkdir"][..], &["mkfifo"]] {
+        let setup = setup();
+        let input = setup.bridge.input();
+        assert!(Command::new(make[0]).arg(&input).status().unwrap().success());
+        let daemon = setup.bridge.start();
+        daemon.wait_for_log("wrong_type");
+        if make[0] == "mkdir" {
+            std::fs::remove_dir(&input).unwrap();
+        } else {
+            std::fs::remove_file(&input).unwrap();
+        }
+        Appender::open(&input).events(0..3);
+        setup.expect(&[0, 1, 2]);
+        assert_eq!(daemon.stop(), 0);
+    }
+}
+
+#[test]
+fn in_24_in_25_in_28_crlf_bom_nuls_and_blank_lines() {
+    let setup = setup();
+    let text = format!(
+        "\u{feff}{}\r\n\n \t\r\n\0\0\0{}\n{}\n",
+        event(0),
+        event(1),
+        event(2),
+    );
+    setup.bridge.append().write(text.as_bytes());
+    let daemon = setup.bridge.start();
+    setup.expect(&[0, 1, 2]);
+    assert_eq!(daemon.stop(), 0);
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    let offsets: Vec<u64> = consumer
+        .read_all()
+        .iter()
+        .map(|record| record.header("ce_id").unwrap().split(':').nth(1).unwrap().parse().unwrap())
+        .collect();
+    for (number, offset) in offsets.iter().enumerate() {
+        assert!(text.as_bytes()[*offset as usize..].starts_with(event(number as u64).as_bytes()));
+    }
+    assert!(setup.bridge.rejects().is_empty());
+}

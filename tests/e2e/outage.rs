@@ -1,0 +1,148 @@
+//! A broker that is down, late, or without the topic: the file is the buffer.
+
+use std::time::{Duration, Instant};
+
+use crate::support::broker::Broker;
+use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
+use crate::support::daemon::{Bridge, Daemon};
+use crate::support::{poll, wait_for};
+
+/// Appends for a while, as fast as a busy app, and gives the number after the last.
+fn append_for(bridge: &Bridge, duration: Duration, from: u64) -> u64 {
+    let mut input = bridge.append();
+    let mut next = from;
+    let until = Instant::now() + duration;
+    while Instant::now() < until {
+        input.events(next..next + 100);
+        next += 100;
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    next
+}
+
+/// Waits until reading has stopped because the limit is full: memory is at its level then.
+fn settled_memory_kb(daemon: &Daemon) -> u64 {
+    let mut last = 0;
+    wait_for("memory to settle", || {
+        let now = daemon.memory_kb("VmRSS");
+        let steady = now.abs_diff(last) < 64;
+        last = now;
+        std::thread::park_timeout(Duration::from_millis(500));
+        steady.then_some(now)
+    })
+}
+
+/// How much longer than the outage of `make test` it takes to see a slow leak.
+fn outage() -> Duration {
+    Duration::from_secs(if std::env::var_os("BRIDGE_SOAK").is_some() { 600 } else { 60 })
+}
+
+#[test]
+fn ka_02_ka_27_a_broker_stopped_under_load_loses_nothing_in_flat_memory_and_few_log_lines() {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    let daemon = bridge.start();
+    let mut next = append_for(&bridge, Duration::from_secs(1), 0);
+    bridge.wait_until_settled();
+    broker.stop();
+    // Far more than the in-flight limits hold.
+    bridge.append().events(next..next + 40_000);
+    next += 40_000;
+    let full = settled_memory_kb(&daemon);
+    next = append_for(&bridge, outage(), next);
+    let after = daemon.memory_kb("VmRSS");
+    println!("memory: {full} kB when full, {after} kB after {:?}", outage());
+    assert!(after <= full + (5 << 10), "grew from {full} to {after} kB");
+    assert!(daemon.memory_kb("VmHWM") <= 64 << 10, "{} kB", daemon.memory_kb("VmHWM"));
+    broker.start_again();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let numbers = consumer.wait_for_events(next as usize);
+    assert_eq!(numbers.len() as u64, next, "duplicates");
+    assert_first_deliveries_in_order(&consumer.records);
+    daemon.wait_for_log("Kafka takes events again");
+    bridge.wait_until_settled();
+    let log = daemon.log();
+    assert!(log.len() <= 10, "{} lines: {log:#?}", log.len());
+    assert_eq!(bridge.rejects().len(), 0);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn ka_01_a_broker_that_starts_late_gets_everything() {
+    let broker = Broker::start();
+    let topic = broker.unused_topic();
+    broker.stop();
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.append().events(0..1_000);
+    let daemon = bridge.start();
+    daemon.wait_for_log("Kafka does not take events");
+    broker.start_again();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    assert_eq!(consumer.wait_for_events(1_000), (0..1_000).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert!(bridge.rejects().is_empty());
+}
+
+#[test]
+fn ka_09_a_missing_topic_is_waited_for_and_told() {
+    let broker = Broker::without_auto_create();
+    let topic = broker.unused_topic();
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.append().events(0..500);
+    let daemon = bridge.start();
+    daemon.wait_for_log("does not exist");
+    broker.create_topic(&topic, 1, &[]);
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    assert_eq!(consumer.wait_for_events(500), (0..500).collect::<Vec<_>>());
+    assert!(bridge.rejects().is_empty());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn ka_03_nothing_is_committed_that_the_broker_did_not_acknowledge() {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    let daemon = bridge.start();
+    bridge.append().events(0..10);
+    bridge.wait_until_settled();
+    let offset = bridge.checkpoint()["offset"].clone();
+    broker.stop();
+    bridge.append().events(10..1_000);
+    daemon.wait_for_log("Kafka does not take events");
+    assert_eq!(bridge.checkpoint()["offset"], offset);
+    daemon.kill();
+    assert_eq!(bridge.checkpoint()["offset"], offset);
+    broker.start_again();
+    let daemon = bridge.start();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    assert_eq!(consumer.wait_for_events(1_000), (0..1_000).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn append_to_consumer_is_well_below_200_ms_at_the_95th_percentile() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    input.events([0]);
+    consumer.wait_for_events(1);
+    let mut latencies: Vec<Duration> = (1..=200)
+        .map(|number| {
+            let written = Instant::now();
+            input.events([number]);
+            poll(Duration::from_secs(10), || consumer.poll(Duration::from_millis(1)).map(|_| ()))
+                .expect("the event");
+            written.elapsed()
+        })
+        .collect();
+    latencies.sort();
+    let (median, p95) = (latencies[100], latencies[190]);
+    println!("append to consumer: median {median:?}, 95th percentile {p95:?}");
+    assert!(p95 < Duration::from_millis(200), "{p95:?}");
+    assert_eq!(daemon.stop(), 0);
+}

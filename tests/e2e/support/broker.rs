@@ -1,0 +1,124 @@
+//! A real one-node Kafka, started by the script that the demo uses too.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use tempfile::TempDir;
+
+/// A broker of a test's own, or the one that the tests share.
+pub struct Broker {
+    directory: PathBuf,
+    /// `host:port`.
+    pub bootstrap: String,
+    _scratch: TempDir,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/dev/kafka.sh")
+}
+
+fn run(arguments: &[&str], auto_create: bool) -> String {
+    let output = Command::new(script())
+        .args(arguments)
+        .env("KAFKA_AUTO_CREATE", auto_create.to_string())
+        .stdin(Stdio::null())
+        .output()
+        .expect("kafka.sh can be started");
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "kafka.sh {arguments:?}: {errors}");
+    text
+}
+
+impl Broker {
+    /// A new broker that creates topics when they are first used.
+    pub fn start() -> Self {
+        Self::new(true)
+    }
+
+    /// A new broker that creates topics only when told.
+    pub fn without_auto_create() -> Self {
+        Self::new(false)
+    }
+
+    fn new(auto_create: bool) -> Self {
+        let scratch = tempfile::Builder::new().prefix("bridge-kafka-").tempdir().expect("scratch");
+        let directory = scratch.path().join("kafka");
+        stop_with_this_process(scratch.path(), &directory);
+        let bootstrap = run(&["start", &directory.to_string_lossy()], auto_create);
+        Self { directory, bootstrap, _scratch: scratch }
+    }
+
+    /// The broker for all tests that do not disturb it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// Stops it; what it holds stays.
+    pub fn stop(&self) {
+        run(&["stop", &self.directory.to_string_lossy()], true);
+    }
+
+    /// Starts it again, on the same port with the same data.
+    pub fn start_again(&self) {
+        run(&["start", &self.directory.to_string_lossy()], true);
+    }
+
+    /// A topic name that no other test uses.
+    pub fn unused_topic(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        format!("events-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Creates a topic with settings such as `("max.message.bytes", "1000")`.
+    pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .create()
+            .expect("an admin client");
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let results =
+            futures_executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
+        for result in results.expect("the broker answers") {
+            result.expect("the topic is created");
+        }
+    }
+
+    /// A new topic.
+    pub fn topic(&self, partitions: i32) -> String {
+        let name = self.unused_topic();
+        self.create_topic(&name, partitions, &[]);
+        name
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        run(&["stop", &self.directory.to_string_lossy()], true);
+    }
+}
+
+/// Ends the broker when the test process is gone, however it went: a static is never dropped, and
+/// a test may be killed.
+fn stop_with_this_process(scratch: &Path, directory: &Path) {
+    let watch = "while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done; \"$2\" stop \"$3\"; rm -rf \"$4\"";
+    Command::new("setsid")
+        .args(["sh", "-c", watch, "sh", &std::process::id().to_string()])
+        .arg(script())
+        .arg(directory)
+        .arg(scratch)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell");
+}

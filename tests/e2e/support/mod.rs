@@ -1,0 +1,38 @@
+//! What the tests stand on: a broker, a daemon, a consumer, events, and waiting for conditions.
+
+pub mod broker;
+pub mod consumer;
+pub mod daemon;
+pub mod events;
+
+use std::time::{Duration, Instant};
+
+/// Long enough for a busy machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `ready` gives something, at most [`PATIENCE`].
+#[track_caller]
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, what, ready)
+}
+
+/// Waits until `ready` gives something, at most `patience`.
+#[track_caller]
+pub fn wait_at_most<T>(patience: Duration, what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    poll(patience, ready).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// Asks until there is an answer, or the patience ends.
+pub fn poll<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = ready() {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        // Between two looks at a condition, with a deadline.
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
