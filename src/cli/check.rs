@@ -3,7 +3,6 @@
 use super::args::{Arguments, Check};
 use super::{Exit, load, note, print};
 use crate::config::{Loaded, Purpose, Severity};
-use crate::platform::clock::SystemClock;
 use crate::sink::kafka::Librdkafka;
 
 /// Prints what `run` would run with; exits 78 exactly when it would.
@@ -42,8 +41,7 @@ fn verdict(loaded: &Loaded) -> Result<String, String> {
     };
     if let Some(kafka) = &settings.kafka {
         // librdkafka has the last word on its own properties, certificates included.
-        let clock = std::sync::Arc::new(SystemClock);
-        Librdkafka::new(super::run::sink_settings(&settings, kafka), clock)
+        Librdkafka::check(&super::run::sink_settings(&settings, kafka))
             .map_err(|error| format!("the Kafka settings are not accepted: {error}"))?;
     }
     Ok("the configuration is good".to_owned())

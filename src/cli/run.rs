@@ -147,8 +147,7 @@ fn kafka_sink(
     clock: &Arc<dyn Clock>,
     mailbox: &Mailbox,
 ) -> Result<KafkaSink, Failure> {
-    let client = Librdkafka::new(sink_settings(settings, kafka), Arc::clone(clock))
-        .map_err(|error| Failure::Kafka(error.to_string()))?;
+    let client = Librdkafka::new(sink_settings(settings, kafka), Arc::clone(clock));
     let bell = mailbox.clone();
     let reports = Reports::new(Box::new(move || bell.post(Event::SinkReported)));
     KafkaSink::new(Box::new(client), Arc::clone(clock), reports).map_err(Failure::Kafka)

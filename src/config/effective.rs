@@ -43,7 +43,7 @@ pub(super) fn list(variables: &Variables, values: &Values, mode: Option<Mode>) -
             let counts = key.scope == Scope::Common || mode.map(Mode::scope) == Some(key.scope);
             if counts && !key.ignored {
                 let shown = shown_text(values.default_of(key));
-                list.push(effective(key.name, shown, &Origin::Default, key.scope));
+                list.push(effective(key.name, shown, &values.origin(key.name), key.scope));
             }
         }
         if let Some(given) = from_file {

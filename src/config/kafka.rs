@@ -139,15 +139,13 @@ impl Check<'_> {
 
     fn warn(&mut self, name: &str, why: &str) {
         let problem = problem(self.values, name, Scope::Kafka, why.to_owned());
-        self.problems.push(problem.with_severity(Severity::Warning));
+        self.problems.push(problem.with_severity(Severity::Warning).with_example(None));
     }
 
     /// Nothing is said twice about a value that is there but faulty.
     fn missing(&mut self, name: &str, why: &str) {
         if !self.values.was_given(name) {
-            let mut problem = problem(self.values, name, Scope::Kafka, why.to_owned());
-            problem.example = keys::key(name).map(keys::Key::example_line);
-            self.problems.push(problem);
+            self.error(name, why);
         }
     }
 

@@ -92,6 +92,7 @@ const SIGNALS: &str = "is the bridge's: signals are its own";
 const SIZE: &str =
     "is the bridge's: it follows BRIDGE_MAX_LINE_BYTES, the broker decides beyond that";
 const TRANSACTION: &str = "is the bridge's: it uses no transactions";
+const WINDOWS: &str = "is for Windows";
 const VERSIONS: &str = "is always on: idempotence needs to know what the broker can do";
 
 /// In the order of their names.
@@ -248,7 +249,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     free("socket.send.buffer.bytes", Kind::Number(0, 100_000_000, "bytes")),
     free("socket.timeout.ms", Kind::Number(10, 300_000, "milliseconds")),
     refused("socket_cb", POINTER),
-    free("ssl.ca.certificate.stores", Kind::Text),
+    refused("ssl.ca.certificate.stores", WINDOWS),
     own("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
     free("ssl.ca.pem", Kind::Secret),
     own("ssl.certificate.location", "KAFKA_SSL_CERTIFICATE_LOCATION"),

@@ -60,11 +60,6 @@ impl Key {
     pub(super) fn is_secret(&self) -> bool {
         self.kind == Kind::Secret
     }
-
-    /// A line as it could stand in a file.
-    pub(super) fn example_line(&self) -> String {
-        format!("{} = '{}'", self.name, self.example)
-    }
 }
 
 /// The scope of a name, `None` if it is not one of ours.
@@ -112,6 +107,17 @@ pub(super) fn meant(name: &str) -> Option<String> {
         KEYS.iter().filter(|key| key.is_secret()).map(|key| file_key(key.name)).collect();
     let names = KEYS.iter().map(|key| key.name).chain(secret_files.iter().map(String::as_str));
     suggest::nearest(name, names).map(str::to_owned)
+}
+
+/// A line with this name as it could stand in a file; `None`: it should not.
+pub(super) fn example_line(name: &str) -> Option<String> {
+    let example = match find(name)? {
+        Named::Key(key) => key.example.to_owned(),
+        Named::SecretFile(_) | Named::PropertyFile(_) => "/etc/openalgo-bridge/secret".to_owned(),
+        Named::Property(Property { use_: Use::Free(kind), .. }) => kind.example(),
+        Named::Property(_) | Named::EnvFile => return None,
+    };
+    Some(format!("{name} = '{example}'"))
 }
 
 /// The key that names a file for the secret `name`.

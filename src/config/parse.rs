@@ -89,6 +89,20 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// A value for those that have no better example.
+    pub(super) fn example(self) -> String {
+        match self {
+            Self::Number(min, max, _) => 1000.clamp(min, max).to_string(),
+            Self::Switch => "true".to_owned(),
+            Self::OneOf(words) | Self::Flags(words) => {
+                words.first().copied().unwrap_or_default().to_owned()
+            }
+            _ => "...".to_owned(),
+        }
+    }
+}
+
 fn err<T>(why: &str) -> Result<T, Why> {
     Err(why.to_owned())
 }

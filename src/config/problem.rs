@@ -119,6 +119,15 @@ impl Problem {
         }
     }
 
+    /// The same with a value, which is safe to print, and of which the beginning is enough.
+    pub(super) fn with_value(self, shown: &str) -> Self {
+        Self { value: Some(shortened(shown)), ..self }
+    }
+
+    pub(super) fn with_example(self, example: Option<String>) -> Self {
+        Self { example, ..self }
+    }
+
     pub(super) fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
@@ -169,14 +178,21 @@ pub(super) fn shown_path(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
-/// A text on one line of a terminal: what does not print is escaped, and only the first line and
-/// the first 120 characters of it are there, since what follows a line break may be another,
-/// secret, assignment that a quote took in.
+/// A text on one line of a terminal: what does not print is escaped, and only the first line of it is
+/// there, since what follows a line break may be another, secret, assignment that a quote took in.
 pub(super) fn shown_text(text: &str) -> String {
-    let end = text.find('\n').unwrap_or(text.len());
-    let end = text[..end].char_indices().nth(SHOWN_CHARS_MAX).map_or(end, |(at, _)| at);
-    let cut = if end < text.len() { "…" } else { "" };
-    format!("{}{cut}", printable(&text[..end]))
+    match text.split_once('\n') {
+        Some((first, _)) => printable(first) + "…",
+        None => printable(text),
+    }
+}
+
+/// The first 120 characters of what is shown already.
+fn shortened(shown: &str) -> String {
+    match shown.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown.to_owned(),
+    }
 }
 
 fn printable(text: &str) -> String {
@@ -238,8 +254,9 @@ mod tests {
         assert_eq!(shown_text("a'b\\c\té\u{1b}[2J"), "a'b\\c\\té\\u{1b}[2J");
         assert_eq!(shown_text("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(shown_text("info\nKAFKA_SASL_PASSWORD=x"), "info…");
-        assert_eq!(shown_text(&"é".repeat(120)), "é".repeat(120));
-        assert_eq!(shown_text(&"é".repeat(121)), "é".repeat(120) + "…");
+        assert_eq!(shown_text(&"é".repeat(121)), "é".repeat(121));
+        assert_eq!(shortened(&"é".repeat(120)), "é".repeat(120));
+        assert_eq!(shortened(&"é".repeat(121)), "é".repeat(120) + "…");
     }
 
     #[test]

@@ -204,13 +204,16 @@ pub(super) fn listen(text: &str) -> Option<Listen> {
     }
 }
 
-/// An error about a well-formed value of `name`, with the value.
+/// An error about a well-formed value of `name`, with the value and an example.
 pub(super) fn problem(values: &Values, name: &str, scope: Scope, why: String) -> Problem {
-    let mut problem = Problem::about(name, scope, &values.origin(name), why);
-    if let Some(value) = values.get(name) {
-        problem.value = keys::is_printable(name).then(|| keys::shown_value(name, &value));
+    let problem = Problem::about(name, scope, &values.origin(name), why)
+        .with_example(keys::example_line(name));
+    match values.get(name) {
+        Some(value) if keys::is_printable(name) => {
+            problem.with_value(&keys::shown_value(name, &value))
+        }
+        _ => problem,
     }
-    problem
 }
 
 fn check_limits(values: &Values, problems: &mut Vec<Problem>) {
@@ -231,9 +234,8 @@ fn check_limits(values: &Values, problems: &mut Vec<Problem>) {
             "is {relation} than {other} ({bytes}, {}): the longest line would never fit",
             values.origin(other)
         );
-        let mut problem = problem(values, at, Scope::Common, why);
-        problem.example = Some(format!("{limit} = '{}'", line_bytes.saturating_mul(8)));
-        problems.push(problem);
+        let example = format!("{limit} = '{}'", line_bytes.saturating_mul(8));
+        problems.push(problem(values, at, Scope::Common, why).with_example(Some(example)));
     }
 }
 

@@ -9,7 +9,10 @@ use super::kafka_properties::{Property, Use};
 use super::keys::{self, Key, Named};
 use super::parse::Kind;
 use super::problem::{Origin, Problem, Scope, Severity};
-use super::vars::{Given, Variables, did_you_mean};
+use super::vars::{Given, Variables, unknown};
+
+/// Its default depends on the instance.
+const STATE_DIR: &str = "BRIDGE_STATE_DIR";
 
 /// A value that its kind accepts.
 #[derive(Clone)]
@@ -60,7 +63,11 @@ impl Values {
 
     /// Where what counts for `name` was said.
     pub(super) fn origin(&self, name: &str) -> Origin {
-        self.given.get(name).map_or(Origin::Default, |value| value.origin.clone())
+        match self.given.get(name) {
+            Some(value) => value.origin.clone(),
+            None if name == STATE_DIR && self.state_dir.is_some() => Origin::CommandLine,
+            None => Origin::Default,
+        }
     }
 
     /// The property of this name, if it was given.
@@ -70,7 +77,7 @@ impl Values {
 
     pub(super) fn default_of<'a>(&'a self, key: &'a Key) -> &'a str {
         match &self.state_dir {
-            Some(state_dir) if key.name == "BRIDGE_STATE_DIR" => state_dir,
+            Some(state_dir) if key.name == STATE_DIR => state_dir,
             _ => key.default,
         }
     }
@@ -126,13 +133,14 @@ impl Checker<'_> {
     fn unknown(&mut self, name: &str, origin: &Origin) {
         let plain = keys::plain(name);
         let scope = keys::scope_of(plain).unwrap_or(Scope::Common);
-        let why = if plain != name && keys::find(plain).is_some() {
-            "has something around the key or right behind it that makes it an unknown one"
-                .to_owned()
+        let (why, example) = if plain != name && keys::find(plain).is_some() {
+            let why = "has something around it or right behind it that makes it another key";
+            (why.to_owned(), keys::example_line(plain))
         } else {
-            format!("is unknown{}", did_you_mean(plain))
+            (unknown(plain), keys::meant(plain).and_then(|meant| keys::example_line(&meant)))
         };
-        self.report(Problem::about(&keys::shown_name(name), scope, origin, why), Severity::Error);
+        let problem = Problem::about(&keys::shown_name(name), scope, origin, why);
+        self.report(problem.with_example(example), Severity::Error);
     }
 
     fn key(&mut self, key: &'static Key, text: &str, origin: &Origin) {
@@ -153,23 +161,17 @@ impl Checker<'_> {
                     because => format!("{why}; {because}"),
                 };
                 self.values.faulty.insert(key.name);
-                self.refuse(key.name, key.scope, text, why, origin, key.example_line());
+                self.refuse(key.name, key.scope, text, why, origin);
             }
         }
     }
 
-    fn refuse(
-        &mut self,
-        name: &str,
-        scope: Scope,
-        text: &str,
-        why: String,
-        origin: &Origin,
-        example: String,
-    ) {
-        let mut problem = Problem::about(name, scope, origin, why);
-        problem.value = keys::is_printable(name).then(|| keys::shown_value(name, text));
-        problem.example = Some(example);
+    fn refuse(&mut self, name: &str, scope: Scope, text: &str, why: String, origin: &Origin) {
+        let mut problem =
+            Problem::about(name, scope, origin, why).with_example(keys::example_line(name));
+        if keys::is_printable(name) {
+            problem = problem.with_value(&keys::shown_value(name, text));
+        }
         self.report(problem, Severity::Error);
     }
 
@@ -205,9 +207,8 @@ impl Checker<'_> {
             }
             Err(error) => format!("names a file that cannot be read: {error}"),
         };
-        let mut problem = Problem::about(name, scope, origin, why);
-        problem.example = Some(format!("{name} = '/etc/openalgo-bridge/secret'"));
-        self.report(problem, Severity::Error);
+        let problem = Problem::about(name, scope, origin, why);
+        self.report(problem.with_example(keys::example_line(name)), Severity::Error);
         None
     }
 
@@ -216,9 +217,8 @@ impl Checker<'_> {
         match property.use_ {
             Use::Own(key) => {
                 let why = format!("is not the way to set {}: use {key}", property.name);
-                let mut problem = Problem::about(&name, Scope::Kafka, origin, why);
-                problem.example = keys::key(key).map(Key::example_line);
-                self.report(problem, Severity::Error);
+                let problem = Problem::about(&name, Scope::Kafka, origin, why);
+                self.report(problem.with_example(keys::example_line(key)), Severity::Error);
             }
             Use::Refused(why) => {
                 self.report(Problem::about(&name, Scope::Kafka, origin, why), Severity::Error);
@@ -231,8 +231,7 @@ impl Checker<'_> {
                     self.values.properties.push((property, Value { text, origin: origin.clone() }));
                 }
                 Err(why) => {
-                    let example = format!("{name} = '{}'", example_of(kind));
-                    self.refuse(&name, Scope::Kafka, text, why, origin, example);
+                    self.refuse(&name, Scope::Kafka, text, why, origin);
                 }
             },
         }
@@ -255,17 +254,5 @@ impl Checker<'_> {
             let origin = Origin::File { path: Arc::clone(path), line: None };
             self.report(Problem::at(origin, why), Severity::Warning);
         }
-    }
-}
-
-/// A value that a property of this kind takes.
-fn example_of(kind: Kind) -> String {
-    match kind {
-        Kind::Number(min, max, _) => 1000.clamp(min, max).to_string(),
-        Kind::Switch => "true".to_owned(),
-        Kind::OneOf(words) | Kind::Flags(words) => {
-            words.first().copied().unwrap_or_default().to_owned()
-        }
-        _ => "...".to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::env_file::{self, EnvFile, Unparseable};
 use super::files::TextFile;
+use super::kafka_properties;
 use super::keys::{self, Named};
 use super::problem::{Origin, Problem, Scope, Severity};
 
@@ -124,12 +125,8 @@ fn look_at_unparseable(file: &TextFile, skipped: &Unparseable, problems: &mut Ve
             let key = keys::shown_name(name);
             let origin = origin(file, skipped.line + index);
             let why = "cannot be read: is a quote not closed, or something behind the value?";
-            let mut problem = Problem::about(&key, scope, &origin, why);
-            problem.example = match keys::find(name) {
-                Some(Named::Key(key)) => Some(key.example_line()),
-                _ => None,
-            };
-            problems.push(problem);
+            let problem = Problem::about(&key, scope, &origin, why);
+            problems.push(problem.with_example(keys::example_line(name)));
         }
     }
     if !ours {
@@ -144,7 +141,8 @@ fn begins_with_ours(line: &str) -> Option<(&str, Scope)> {
     let line = line.trim_start();
     let line =
         line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
-    let name = keys::plain(line);
+    // A comment that a quote took in was without effect before, too.
+    let name = if line.starts_with('#') { "" } else { keys::plain(line) };
     keys::scope_of(name).map(|scope| (name, scope))
 }
 
@@ -183,7 +181,7 @@ fn from_environment(
             problems.push(Problem::about(name, scope, &Origin::Environment, "is not UTF-8"));
         }
         (None, _) => {
-            let why = format!("is unknown and has no effect{}", did_you_mean(name));
+            let why = unknown(name);
             let name = keys::shown_name(name);
             let problem = Problem::about(&name, scope, &Origin::Environment, why);
             problems.push(problem.with_severity(Severity::Warning));
@@ -191,7 +189,14 @@ fn from_environment(
     }
 }
 
-/// `; did you mean …?`, or nothing.
-pub(super) fn did_you_mean(name: &str) -> String {
-    keys::meant(name).map_or_else(String::new, |meant| format!("; did you mean {meant}?"))
+/// Why `name`, which stands for nothing, has no effect, and what was meant, as far as that can be told.
+pub(super) fn unknown(name: &str) -> String {
+    let is = match name.strip_prefix(kafka_properties::PREFIX) {
+        Some(_) => "is no property of librdkafka's producer",
+        None => "is unknown",
+    };
+    match keys::meant(name) {
+        Some(meant) => format!("{is}; did you mean {meant}?"),
+        None => is.to_owned(),
+    }
 }

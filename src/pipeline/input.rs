@@ -31,7 +31,8 @@ pub(super) struct InputWatch {
     next_look: Instant,
     /// There may be unread bytes.
     unread: bool,
-    pub(super) state: InputState,
+    /// None before the first look.
+    pub(super) state: Option<InputState>,
     pub(super) since_ms: i64,
     watch_failing: bool,
 }
@@ -80,12 +81,11 @@ impl Waiting {
 
 impl InputWatch {
     pub(super) fn new(now: Instant, now_ms: i64) -> Self {
-        let state = InputState::Waiting(Waiting::Missing);
         Self {
             hinted: true,
             next_look: now,
             unread: true,
-            state,
+            state: None,
             since_ms: now_ms,
             watch_failing: false,
         }
@@ -259,7 +259,7 @@ impl Pipeline {
 
     /// Records a change of state, and logs it once.
     pub(super) fn set_input(&mut self, state: InputState) {
-        if self.input.state == state {
+        if self.input.state.as_ref() == Some(&state) {
             return;
         }
         let path = self.settings.input.display().to_string();
@@ -283,7 +283,7 @@ impl Pipeline {
                 error!(path, reason = why.as_str(), detail, "waiting for the input: it can't be read");
             }
         }
-        self.input.state = state;
+        self.input.state = Some(state);
         self.input.since_ms = self.edges.clock.unix_ms();
     }
 }

@@ -9,7 +9,7 @@ use super::{Pipeline, Settings};
 use crate::checkpoint::{Checkpoint, ModeSwitch};
 
 /// How soon after the watermark moved a killed process finds it again.
-const NOTE_INTERVAL: Duration = Duration::from_millis(10);
+const NOTE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How often a look is due even if nothing else is.
 const IDLE: Duration = Duration::from_secs(3600);

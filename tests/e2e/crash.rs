@@ -42,7 +42,11 @@ fn offsets(bridge: &Bridge) -> Vec<u64> {
     let mut offset = 0;
     content
         .split_inclusive(|byte| *byte == b'\n')
-        .map(|line| std::mem::replace(&mut offset, offset + line.len() as u64))
+        .map(|line| {
+            let start = offset;
+            offset += line.len() as u64;
+            start
+        })
         .collect()
 }
 
@@ -100,7 +104,7 @@ fn pr_01_100_sigkills_under_load_lose_nothing_and_repeat_little() {
 /// or after it.
 fn check_each_kill(kills: &[(u64, usize)], numbers: &[u64], offsets: &[u64]) {
     let ends = kills.iter().map(|(_, records)| *records).skip(1).chain([numbers.len()]);
-    let mut held = HashSet::new();
+    let mut held: HashSet<u64> = HashSet::new();
     let mut from = 0;
     for ((position, records), next) in kills.iter().zip(ends) {
         held.extend(&numbers[from..*records]);

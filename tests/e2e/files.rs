@@ -147,6 +147,7 @@ fn in_05_renamed_while_running_the_old_file_is_read_to_its_end_and_late_lines_ar
     let mut old = setup.bridge.append();
     let daemon = setup.bridge.start();
     old.events(0..10);
+    daemon.wait_for_log("following the input");
     std::fs::rename(setup.bridge.input(), setup.bridge.directory().join("events/old.1")).unwrap();
     old.events(10..20);
     setup.bridge.append().events(20..30);
@@ -205,6 +206,14 @@ fn in_14_replaced_while_down_with_the_same_inode_is_read_from_its_start() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// Waits until the daemon has looked at the input as it is now, and so has read what it had room for.
+fn wait_until_seen(bridge: &Bridge) -> u64 {
+    let size = std::fs::metadata(bridge.input()).unwrap().len();
+    crate::support::wait_for("the size to be seen", || {
+        (bridge.checkpoint()["size"] == size).then_some(size)
+    })
+}
+
 #[test]
 fn in_12_bytes_cut_before_they_were_read_are_told_as_lost() {
     let broker = Broker::start();
@@ -216,25 +225,30 @@ fn in_12_bytes_cut_before_they_were_read_are_told_as_lost() {
     input.events(0..5);
     bridge.wait_until_settled();
     broker.stop();
-    input.events(5..100);
-    daemon.wait_for_log("Kafka does not take events");
-    // The size is seen by the reconcile timer even though there is no room to read.
-    let size = std::fs::metadata(bridge.input()).unwrap().len();
-    crate::support::wait_for("the size to be seen", || {
-        (bridge.checkpoint()["size"] == size).then_some(())
-    });
-    std::fs::write(bridge.input(), lines(100..103)).unwrap();
+    // More than is read at once: 500 kB.
+    input.events(5..2_000);
+    let size = wait_until_seen(&bridge);
+    std::fs::write(bridge.input(), lines(9_000..9_003)).unwrap();
     broker.start_again();
     let mut consumer = Topic::open(&broker.bootstrap, &topic);
-    let numbers = consumer.wait_for_events(18);
-    assert_eq!(numbers, (0..15).chain(100..103).collect::<Vec<_>>(), "what was read is delivered");
     let lost = daemon.wait_for_log("are lost");
     assert!(lost.contains("truncated_unread") && lost.contains("ERROR"), "{lost}");
     bridge.wait_until_settled();
+    consumer.read_all();
+    let mut numbers = consumer.numbers();
+    assert_eq!(numbers.split_off(numbers.len() - 3), [9_000, 9_001, 9_002]);
+    let read = numbers.len() as u64;
+    assert!(read > 500, "what was read is delivered, {read} lines");
+    assert_eq!(numbers, (0..read).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
+
+    // The rest is accounted for to the byte: the line that was cut, and what was never read.
+    let rejects = bridge.rejects();
+    assert_eq!((rejects.len(), &rejects[0]["reason"]), (1, &"truncated_at_eof".into()));
+    let whole = lines(0..read).len() as u64;
+    assert_eq!(rejects[0]["offset"], whole);
     let lost = &bridge.checkpoint()["lost"];
-    let from = lines(0..15).len();
-    assert_eq!(lost[0]["from"], from);
+    assert_eq!(lost[0]["from"], whole + rejects[0]["length"].as_u64().unwrap());
     assert_eq!(lost[0]["to"], size);
 }
 
@@ -250,7 +264,7 @@ fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_st
         bridge.wait_until_settled();
         broker.stop();
         input.events(5..1_000);
-        daemon.wait_for_log("Kafka does not take events");
+        wait_until_seen(&bridge);
         if delete {
             std::fs::remove_file(bridge.input()).unwrap();
             daemon.wait_for_log("moved away or deleted");

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::support::broker::Broker;
 use crate::support::daemon::Bridge;
-use crate::support::wait_for;
+use crate::support::{sha256, wait_for};
 
 const SAMPLES: [&str; 2] = [
     include_str!("../samples/openalgo-samples.jsonl"),
@@ -83,7 +82,7 @@ fn all_samples_come_out_byte_identical_with_key_timestamp_and_headers() {
         let text = |field: &str| envelope[field].as_str().unwrap().to_owned();
         assert_eq!(record.key, text("user_id"));
         let offset = file.find(*line).unwrap();
-        let hash = format!("{:x}", Sha256::digest(line.as_bytes()));
+        let hash = sha256(line.as_bytes());
         let expected = HashMap::from(
             [
                 ("ce_specversion", "1.0".to_owned()),

@@ -49,16 +49,21 @@ struct Context {
 }
 
 impl Librdkafka {
-    /// Checks the settings by creating a producer, which connects to nobody yet.
+    /// Producers with these settings.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, clock }
+    }
+
+    /// Whether librdkafka accepts the settings, certificates and all. Connects to nobody.
     ///
     /// # Errors
-    /// librdkafka's words.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+    /// librdkafka's words, without the value.
+    pub fn check(settings: &Settings) -> Result<(), SettingsError> {
         for purpose in [Purpose::Flow, Purpose::Alone] {
             let reports = Reports::new(Box::new(|| ()));
-            create(&settings, purpose, 0, &reports).map_err(SettingsError)?;
+            create(settings, purpose, 0, &reports).map_err(SettingsError)?;
         }
-        Ok(Self { settings, clock })
+        Ok(())
     }
 }
 
