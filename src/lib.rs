@@ -1,4 +1,4 @@
-//! openalgo-bridge follows a file that OpenAlgo appends events to, and delivers every line of it
+//! openalgo-bridge follows a file that `OpenAlgo` appends events to, and delivers every line of it
 //! to Kafka, at least once.
 //!
 //! ```text

@@ -57,8 +57,8 @@ pub fn encode(checkpoint: &Checkpoint) -> Result<Vec<u8>, serde_json::Error> {
 pub fn decode(content: &[u8]) -> Result<Checkpoint, FormatError> {
     let end = memchr::memchr(b'\n', content).ok_or(FormatError::Damaged("no line end"))?;
     let line = &content[..end];
-    let version: VersionOnly =
-        serde_json::from_slice(line).map_err(|_| FormatError::Damaged("not JSON with a version"))?;
+    let version: VersionOnly = serde_json::from_slice(line)
+        .map_err(|_| FormatError::Damaged("not JSON with a version"))?;
     if version.version > u64::from(VERSION) {
         return Err(FormatError::NewerVersion(version.version));
     }
@@ -70,7 +70,8 @@ pub fn decode(content: &[u8]) -> Result<Checkpoint, FormatError> {
     if Sha256::of(envelope.body.get().as_bytes()).to_string() != envelope.sha256 {
         return Err(FormatError::Damaged("the checksum differs"));
     }
-    serde_json::from_str(envelope.body.get()).map_err(|_| FormatError::Damaged("the body is not understood"))
+    serde_json::from_str(envelope.body.get())
+        .map_err(|_| FormatError::Damaged("the body is not understood"))
 }
 
 #[cfg(test)]
@@ -89,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
-        assert_eq!(decode(b"{\"version\":999,\"anything\":1}\n"), Err(FormatError::NewerVersion(999)));
+        assert_eq!(
+            decode(b"{\"version\":999,\"anything\":1}\n"),
+            Err(FormatError::NewerVersion(999))
+        );
         assert!(matches!(decode(b"{\"version\":0}\n"), Err(FormatError::Damaged(_))));
     }
 
@@ -113,8 +117,14 @@ mod tests {
     #[test]
     fn ck_08_garbage_is_damage() {
         let deep = [vec![b'['; 100_000], vec![b'\n']].concat();
-        for garbage in [&b""[..], b"\n", b"\0\0\0\n", b"null\n", b"[]\n", b"{}\n", b"\xff\xfe\n", &deep] {
-            assert!(matches!(decode(garbage), Err(FormatError::Damaged(_))), "{}", garbage.escape_ascii());
+        for garbage in
+            [&b""[..], b"\n", b"\0\0\0\n", b"null\n", b"[]\n", b"{}\n", b"\xff\xfe\n", &deep]
+        {
+            assert!(
+                matches!(decode(garbage), Err(FormatError::Damaged(_))),
+                "{}",
+                garbage.escape_ascii()
+            );
         }
     }
 }

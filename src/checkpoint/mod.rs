@@ -171,7 +171,9 @@ mod tests {
         assert!(!checkpoint.enter_mode("KAFKA", 0), "the first mode is no switch");
         assert!(!checkpoint.enter_mode("KAFKA", 1));
         for at_ms in 0..40 {
-            assert!(checkpoint.enter_mode(if at_ms % 2 == 0 { "SOCKETIO" } else { "KAFKA" }, at_ms));
+            assert!(
+                checkpoint.enter_mode(if at_ms % 2 == 0 { "SOCKETIO" } else { "KAFKA" }, at_ms)
+            );
         }
         assert_eq!(checkpoint.mode_switches.len(), MODE_SWITCHES_KEPT);
         assert_eq!(checkpoint.mode_switches.last().map(|switch| switch.at_ms), Some(39));

@@ -79,9 +79,7 @@ pub enum StateError {
 
 impl StateError {
     fn new(path: &Path, what: &'static str, source: io::Error) -> Self {
-        use io::ErrorKind::{
-            AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
-        };
+        use io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
         let path = path.to_owned();
         match source.kind() {
             AlreadyExists | NotADirectory | PermissionDenied | ReadOnlyFilesystem => {
@@ -129,16 +127,17 @@ impl Store {
 
     /// Creates the directory where it is missing.
     pub fn create(&self) -> Result<(), StateError> {
-        self.fs
-            .create_directory(&self.directory)
-            .map_err(|source| StateError::new(&self.directory, "cannot create the state directory", source))
+        self.fs.create_directory(&self.directory).map_err(|source| {
+            StateError::new(&self.directory, "cannot create the state directory", source)
+        })
     }
 
     /// Takes the lock, so that no other process works with this state.
     pub fn lock(&self) -> Result<Lock, StateError> {
         let path = self.directory.join(LOCK);
         let wrong = |what, source| StateError::new(&path, what, source);
-        let file = self.fs.open_state(&path).map_err(|error| wrong("cannot open the lock", error))?;
+        let file =
+            self.fs.open_state(&path).map_err(|error| wrong("cannot open the lock", error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -91,9 +91,7 @@ impl StateWriter {
             append_rejects,
             report,
         };
-        std::thread::Builder::new()
-            .name("state-writer".to_owned())
-            .spawn(move || worker.run())?;
+        std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || worker.run())?;
         Ok(Self { shared })
     }
 

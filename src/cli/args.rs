@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Follows OpenAlgo's order-event file and delivers every line to Kafka or Socket.IO, at least once.
+/// Follows `OpenAlgo`'s order-event file and delivers every line to Kafka or Socket.IO, at least once.
 #[derive(Debug, Parser)]
 #[command(name = "openalgo-bridge", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Arguments {

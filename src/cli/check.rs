@@ -1,5 +1,7 @@
 //! `check`: every effective setting with where it came from, and every problem at once.
 
+use std::fmt::Write as _;
+
 use super::args::{Arguments, Check};
 use super::{Exit, load, note, print};
 use crate::config::{Loaded, Purpose, Severity};
@@ -10,17 +12,19 @@ pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
     let loaded = load(arguments, Purpose::Check);
     let mut out = format!("{}\n", loaded.sources);
     for setting in &loaded.effective {
-        out.push_str(&format!("  {setting}\n"));
+        let _ = writeln!(out, "  {setting}");
     }
     for severity in [Severity::Note, Severity::Warning, Severity::Error] {
         for problem in loaded.problems.iter().filter(|problem| problem.severity == severity) {
-            out.push_str(&format!("{}: {problem}\n", severity.as_str()));
+            let _ = writeln!(out, "{}: {problem}", severity.as_str());
         }
     }
     let verdict = verdict(&loaded);
     match &verdict {
         Ok(text) => out.push_str(text),
-        Err(text) => out.push_str(&format!("error: {text}")),
+        Err(text) => {
+            let _ = write!(out, "error: {text}");
+        }
     }
     let printed = print(out);
     if verdict.is_err() {
@@ -34,10 +38,10 @@ pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
 
 /// What `run` would say; the reason if it would not start.
 fn verdict(loaded: &Loaded) -> Result<String, String> {
-    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let settings = match loaded.for_run() {
-        Ok(settings) => settings,
-        Err(_) => return Err(format!("{errors} problem(s): `run` would not start")),
+    let errors =
+        loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let Ok(settings) = loaded.for_run() else {
+        return Err(format!("{errors} problem(s): `run` would not start"));
     };
     if let Some(kafka) = &settings.kafka {
         // librdkafka has the last word on its own properties, certificates included.

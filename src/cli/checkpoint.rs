@@ -98,7 +98,11 @@ fn to_text(checkpoint: &Checkpoint, from: &str) -> String {
         let behind = state.size.saturating_sub(state.offset);
         let _ = writeln!(text, "{}", state.path.display());
         let _ = writeln!(text, "  generation {name}");
-        let _ = writeln!(text, "  offset     {} of {} bytes ({behind} behind)", state.offset, state.size);
+        let _ = writeln!(
+            text,
+            "  offset     {} of {} bytes ({behind} behind)",
+            state.offset, state.size
+        );
     }
     if checkpoint.generations.is_empty() {
         text.push_str("no file was seen yet: the next one is read from its start\n");
@@ -151,7 +155,10 @@ fn try_move_to(
     };
     if target > state.size {
         let size = state.size;
-        return Err((format!("offset {target} is beyond the end of {input} ({size} bytes)"), Exit::Usage));
+        return Err((
+            format!("offset {target} is beyond the end of {input} ({size} bytes)"),
+            Exit::Usage,
+        ));
     }
     let text = describe(&before, &state, target);
     commit(store, &before, vec![state], settings)?;
@@ -161,7 +168,11 @@ fn try_move_to(
 fn describe(before: &Checkpoint, after: &GenerationState, target: u64) -> String {
     let mut text = String::new();
     if after.offset != target {
-        let _ = writeln!(text, "moved back to the line end before: {} instead of {target}", after.offset);
+        let _ = writeln!(
+            text,
+            "moved back to the line end before: {} instead of {target}",
+            after.offset
+        );
     }
     let known = before.live().filter(|known| known.generation == after.generation);
     let committed = known.map_or(0, |known| known.offset);
@@ -192,7 +203,11 @@ fn commit(
     let checkpoint = Checkpoint {
         sequence: before.sequence + 1,
         committed_at_ms: SystemClock.unix_ms(),
-        mode: if before.mode.is_empty() { settings.mode.as_str().into() } else { before.mode.clone() },
+        mode: if before.mode.is_empty() {
+            settings.mode.as_str().into()
+        } else {
+            before.mode.clone()
+        },
         generations,
         closed: Ledger::default(),
         lost: Vec::new(),

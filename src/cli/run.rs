@@ -1,6 +1,7 @@
 //! `run`: builds the daemon and runs it in the foreground.
 
 use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
@@ -10,10 +11,10 @@ use super::args::Arguments;
 use super::{Exit, complain, complain_config, load, state_exit};
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, StateWriter};
+use crate::config;
 use crate::config::{
     EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity,
 };
-use crate::config;
 use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
@@ -23,6 +24,11 @@ use crate::sink::kafka::{self, KafkaSink, Librdkafka, Reports};
 use crate::sink::rejects::RejectsFile;
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::log::{self, Format};
+use crate::telemetry::server;
+use crate::telemetry::snapshot::Latest;
+
+/// The status socket's name.
+pub(super) const STATUS_SOCKET: &str = "status.sock";
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -98,6 +104,8 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
 
     let sink = kafka_sink(settings, kafka, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
+    let latest = Latest::default();
+    serve_status(settings, &latest, &mailbox);
     let hint = mailbox.clone();
     let wake = Arc::new(move || hint.post(Event::InputChanged));
     let edges = Edges {
@@ -106,10 +114,22 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
         clock,
         sink: Box::new(sink),
         committer: Box::new(writer),
+        latest,
     };
-    let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, start);
+    let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, &start);
     pipeline::run(&mut pipeline, &mailbox, settings.shutdown_timeout);
     Ok(())
+}
+
+/// Serves the status socket. A daemon that can't still delivers.
+fn serve_status(settings: &Settings, latest: &Latest, mailbox: &Mailbox) {
+    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let path = directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET);
+    let asked = mailbox.clone();
+    let ask = Arc::new(move |answer| asked.post(Event::CaughtUpAsked(answer)));
+    if let Err(error) = server::serve(&path, latest.clone(), ask) {
+        warn!(path = %path.display(), %error, "cannot serve the status socket");
+    }
 }
 
 /// Reads the checkpoint; copies that are damaged are put aside, so that none is taken for good.
@@ -120,7 +140,9 @@ fn find_start(store: &Store) -> Result<Start, StateError> {
                 warn!(file = name, %damage, "a copy of the checkpoint is damaged; a valid one is used");
                 quarantine(store, name);
             }
-            Ok(loaded.checkpoint.map_or(Start::First, |checkpoint| Start::From(Box::new(checkpoint))))
+            Ok(loaded
+                .checkpoint
+                .map_or(Start::First, |checkpoint| Start::From(Box::new(checkpoint))))
         }
         Err(error @ StateError::Unreadable { .. }) => {
             error!(%error, "the position is lost: the input is read from its start, events may be repeated");
@@ -154,10 +176,7 @@ fn kafka_sink(
 }
 
 /// The sink's share of the settings.
-pub(super) fn sink_settings(
-    settings: &Settings,
-    kafka: &KafkaSettings,
-) -> kafka::Settings {
+pub(super) fn sink_settings(settings: &Settings, kafka: &KafkaSettings) -> kafka::Settings {
     kafka::Settings {
         topic: kafka.topic.clone(),
         headers: kafka.headers,
@@ -180,9 +199,8 @@ fn state_writer(
 ) -> io::Result<StateWriter> {
     let mut rejects =
         RejectsFile::new(Arc::clone(fs), &settings.state_dir, settings.rejects_max_bytes);
-    let append = move |lines: &[RejectedLine]| {
-        rejects.append(lines.iter().map(|line| line.text.as_slice()))
-    };
+    let append =
+        move |lines: &[RejectedLine]| rejects.append(lines.iter().map(|line| line.text.as_slice()));
     let results = mailbox.clone();
     let report = move |event| results.post(Event::State(event));
     StateWriter::start(store, lock, Box::new(append), Box::new(report))
@@ -191,6 +209,7 @@ fn state_writer(
 fn pipeline_settings(settings: &Settings) -> pipeline::Settings {
     pipeline::Settings {
         input: settings.input.clone(),
+        state_dir: settings.state_dir.clone(),
         max_line_bytes: settings.max_line_bytes,
         in_flight: Limits { records: settings.in_flight_records, bytes: settings.in_flight_bytes },
         checkpoint_interval: settings.checkpoint_interval,
@@ -218,14 +237,13 @@ fn level(level: LogLevel) -> LevelFilter {
 }
 
 fn format(format: LogFormat) -> Format {
+    // systemd says with this variable that it reads standard error.
+    let for_journal =
+        || std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal();
     match format {
-        LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
-        // systemd says with this variable that it reads standard error.
-        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() => {
-            Format::Journal
-        }
-        LogFormat::Auto => Format::Text,
+        LogFormat::Auto if for_journal() => Format::Journal,
+        LogFormat::Auto | LogFormat::Text => Format::Text,
     }
 }
 

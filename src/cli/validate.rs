@@ -124,8 +124,10 @@ impl<W: Write> Validator<W> {
                 return Ok(());
             }
             Content::Oversize(line) => {
-                let detail =
-                    format!("the line has {} bytes, the limit is {}", line.length, self.max_line_bytes);
+                let detail = format!(
+                    "the line has {} bytes, the limit is {}",
+                    line.length, self.max_line_bytes
+                );
                 (line.length, Rejection::new(Reason::TooLong, detail))
             }
             Content::Line(line) => match judge(line.as_slice(), &self.types) {
@@ -150,7 +152,10 @@ impl<W: Write> Validator<W> {
         let (line, reason, detail) =
             (self.summary.lines, rejection.reason.as_str(), rejection.detail.as_str());
         if self.json {
-            serde_json::to_writer(&mut self.out, &RejectedLine { line, offset, length, reason, detail })?;
+            serde_json::to_writer(
+                &mut self.out,
+                &RejectedLine { line, offset, length, reason, detail },
+            )?;
             writeln!(self.out)
         } else {
             writeln!(self.out, "{}:{line}: offset {offset}: {reason}: {detail}", self.name)

@@ -53,7 +53,7 @@ impl<T> AckTracker<T> {
 
     /// Tracks the next record. Ask [`AckTracker::has_room`] first.
     pub fn track(&mut self, item: T, bytes: usize) -> RecordId {
-        let id = RecordId(self.first + self.entries.len() as u64);
+        let id = self.next();
         self.bytes += bytes;
         self.entries.push_back(Entry { item, bytes, acknowledged: false });
         id
@@ -92,6 +92,16 @@ impl<T> AckTracker<T> {
     /// Records that the watermark has not passed, oldest first, and whether each is acknowledged.
     pub fn iter(&self) -> impl Iterator<Item = (&T, bool)> {
         self.entries.iter().map(|entry| (&entry.item, entry.acknowledged))
+    }
+
+    /// The oldest record that the watermark has not passed; everything before is settled.
+    pub fn first(&self) -> RecordId {
+        RecordId(self.first)
+    }
+
+    /// The record that would be tracked next.
+    pub fn next(&self) -> RecordId {
+        RecordId(self.first + self.entries.len() as u64)
     }
 
     /// How many records the watermark has not passed.

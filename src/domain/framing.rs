@@ -245,10 +245,8 @@ impl LineFramer {
         let skipped = std::mem::take(&mut ready.skipped);
         let oversize = ready.oversize.take();
         let earlier = skipped + oversize.as_ref().map_or(0, OversizeInProgress::seen);
-        let span = Span {
-            start: ready.start + start as u64 - earlier,
-            end: ready.start + end as u64,
-        };
+        let span =
+            Span { start: ready.start + start as u64 - earlier, end: ready.start + end as u64 };
         let place = Place { chunk: Arc::clone(&ready.chunk), end: end as u32 };
         if let Some(mut line) = oversize {
             line.feed(&place.chunk.data[start..end - 1]);
@@ -291,7 +289,8 @@ impl LineFramer {
         place: Place,
     ) -> Frame {
         let raw = &place.chunk.data[range.clone()];
-        let line = raw.strip_suffix(b"\n").map_or(raw, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        let line =
+            raw.strip_suffix(b"\n").map_or(raw, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let skipped_here = skippable(line, span.start == 0 && skipped_before == 0);
         let skipped = skipped_before + skipped_here as u64;
         let line = &line[skipped_here..];
@@ -445,7 +444,10 @@ mod tests {
             Content::Blank => format!("{start}..{end} -{skipped} blank"),
             Content::Oversize(line) => {
                 let prefix = line.prefix.as_slice().escape_ascii();
-                format!("{start}..{end} -{skipped} oversize {} {prefix} {}", line.length, line.sha256)
+                format!(
+                    "{start}..{end} -{skipped} oversize {} {prefix} {}",
+                    line.length, line.sha256
+                )
             }
         }
     }
@@ -499,7 +501,10 @@ mod tests {
 
     #[test]
     fn blank_lines() {
-        check(b"\n \t\n\r\n\r\r\n", &["0..1 -0 blank", "1..4 -0 blank", "4..6 -0 blank", "6..9 -0 blank"]);
+        check(
+            b"\n \t\n\r\n\r\r\n",
+            &["0..1 -0 blank", "1..4 -0 blank", "4..6 -0 blank", "6..9 -0 blank"],
+        );
     }
 
     #[test]
@@ -518,8 +523,14 @@ mod tests {
         let hash = Sha256::of(b"123456789").to_string();
         check(b"12345678\n", &["0..9 -0 12345678"]);
         check(b"12345678\r\n", &["0..10 -0 12345678"]);
-        check(b"123456789\nx\n", &[&format!("0..10 -0 oversize 9 123456789 {hash}"), "10..12 -0 x"]);
-        check(b"123456789\r\nx\n", &[&format!("0..11 -0 oversize 9 123456789 {hash}"), "11..13 -0 x"]);
+        check(
+            b"123456789\nx\n",
+            &[&format!("0..10 -0 oversize 9 123456789 {hash}"), "10..12 -0 x"],
+        );
+        check(
+            b"123456789\r\nx\n",
+            &[&format!("0..11 -0 oversize 9 123456789 {hash}"), "11..13 -0 x"],
+        );
         check(b"123456789", &[&format!("0..9 -0 oversize 9 123456789 {hash}")]);
         let hash = Sha256::of(b"12345678\rx").to_string();
         check(b"12345678\rx\n", &[&format!("0..11 -0 oversize 10 12345678\\rx {hash}")]);

@@ -76,7 +76,11 @@ impl Fingerprint {
 ///
 /// `after` is the life that the same inode had before (it was truncated or rewritten in place):
 /// its first line may be the same one again.
-pub fn generation(identity: &Identity, head: &Fingerprint, after: Option<Generation>) -> Generation {
+pub fn generation(
+    identity: &Identity,
+    head: &Fingerprint,
+    after: Option<Generation>,
+) -> Generation {
     let mut hasher = sha2::Sha256::new();
     hasher.update(b"openalgo-bridge generation 1\0");
     hasher.update(identity.ino.to_le_bytes());
@@ -181,7 +185,8 @@ mod tests {
 
     #[test]
     fn resume() {
-        let same = Comparison { same_file: true, size: 10, offset: 10, same_head: true, same_mark: true };
+        let same =
+            Comparison { same_file: true, size: 10, offset: 10, same_head: true, same_mark: true };
         check(same, Resume::Continue);
         check(Comparison { size: 11, ..same }, Resume::Continue);
         check(Comparison { size: 9, ..same }, Resume::Truncated);

@@ -19,7 +19,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a file that was moved away must be quiet before it counts as finished: its writer may
 /// still have it open.
-const QUIET: Duration = Duration::from_secs(300);
+const QUIET: Duration = Duration::from_mins(5);
 
 /// How many lines a turn takes, so that reports and commits are never far behind.
 const LINES_PER_TURN: usize = 2048;
@@ -39,7 +39,7 @@ pub(super) struct InputWatch {
 
 /// Whether there is an input to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InputState {
+pub(super) enum InputState {
     /// A file is open and followed.
     Following,
     /// There is none, for this reason.
@@ -48,7 +48,7 @@ pub enum InputState {
 
 /// Why there is no input to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub(super) enum Waiting {
     /// Nothing is at the path.
     Missing,
     /// Something that can't be followed is at the path.
@@ -61,7 +61,7 @@ pub enum Waiting {
 
 impl Waiting {
     /// The contract's name.
-    pub fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::WrongType(_) => "wrong_type",
@@ -122,7 +122,9 @@ impl Pipeline {
     fn read_lane(&mut self, index: usize, lines: &mut usize) -> Progress {
         loop {
             while let Some(lane) = self.lanes.get_mut(index) {
-                let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) else { break };
+                let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) else {
+                    break;
+                };
                 let whole = lane.state != LaneState::Over;
                 if self.take_line(index, frame, whole) == Progress::Full {
                     return Progress::Full;
@@ -165,7 +167,8 @@ impl Pipeline {
     /// The content that was being read is gone; what follows is another life of the same file.
     fn on_cut(&mut self, index: usize, cut: Cut) {
         let lane = &mut self.lanes[index];
-        let reason = if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten };
+        let reason =
+            if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten };
         let was_live = lane.state == LaneState::Live;
         let former = (*lane.file.identity(), lane.file.generation());
         warn!(
@@ -265,7 +268,11 @@ impl Pipeline {
         let path = self.settings.input.display().to_string();
         match &state {
             InputState::Following => {
-                info!(path, size = self.lanes.last().map(|lane| lane.file.size()), "following the input");
+                info!(
+                    path,
+                    size = self.lanes.last().map(|lane| lane.file.size()),
+                    "following the input"
+                );
             }
             InputState::Waiting(Waiting::Missing) => {
                 info!(path, reason = "missing", "waiting for the input: it does not exist yet");
@@ -280,7 +287,12 @@ impl Pipeline {
             }
             InputState::Waiting(why) => {
                 let detail = if let Waiting::Io(detail) = why { detail } else { "" };
-                error!(path, reason = why.as_str(), detail, "waiting for the input: it can't be read");
+                error!(
+                    path,
+                    reason = why.as_str(),
+                    detail,
+                    "waiting for the input: it can't be read"
+                );
             }
         }
         self.input.state = Some(state);

@@ -10,7 +10,7 @@ use crate::domain::position::Sha256;
 use crate::source::file::FollowedFile;
 
 /// A generation that is being read, or that was read and is not settled.
-pub struct Lane {
+pub(super) struct Lane {
     /// Never used again, so a record can name the lane that it is from.
     pub key: u64,
     /// The open file.
@@ -21,6 +21,8 @@ pub struct Lane {
     pub held: Option<Frame>,
     /// When something was last read from it.
     pub last_data: Instant,
+    /// Its size when it was opened: what lies before was there before the daemon looked.
+    pub opened_size: u64,
     /// Everything before is settled.
     settled: u64,
     /// The bytes before `settled`.
@@ -31,7 +33,7 @@ pub struct Lane {
 
 /// Whether a lane can still give something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneState {
+pub(super) enum LaneState {
     /// The file is the one at the input path.
     Live,
     /// The file was moved away, replaced or deleted; its writer may still have it open.
@@ -48,7 +50,7 @@ enum Mark {
 
 /// A line, or a run of lines that need nothing, on its way to being settled.
 #[derive(Debug)]
-pub struct Tracked {
+pub(super) struct Tracked {
     /// The lane it is from.
     pub lane: u64,
     /// The place behind it.
@@ -59,6 +61,9 @@ pub struct Tracked {
     pub amount: Amount,
     /// How many of the bytes were no content.
     pub skipped: u64,
+    /// When it was first seen, milliseconds since 1970; for lines that were there before the
+    /// daemon, the event's own time.
+    pub seen_ms: i64,
     /// What became of it; none while that is open.
     pub class: Option<Class>,
     /// What a reject would need, for lines that the sink may still refuse.
@@ -67,7 +72,7 @@ pub struct Tracked {
 
 /// A line that was handed to the sink.
 #[derive(Clone, Debug)]
-pub struct SentLine {
+pub(super) struct SentLine {
     /// Its bytes.
     pub bytes: LineBytes,
     /// Where its content begins.
@@ -75,7 +80,7 @@ pub struct SentLine {
 }
 
 /// A line as the rejects want it.
-pub struct RejectedBytes {
+pub(super) struct RejectedBytes {
     /// Where the content begins.
     pub offset: u64,
     /// Its length.
@@ -88,7 +93,7 @@ pub struct RejectedBytes {
 
 impl RejectedBytes {
     /// A line that is kept whole.
-    pub fn whole(bytes: LineBytes, offset: u64) -> Self {
+    pub(super) fn whole(bytes: LineBytes, offset: u64) -> Self {
         let sha256 = Sha256::of(bytes.as_slice());
         Self { offset, length: bytes.len() as u64, sha256, bytes }
     }
@@ -96,9 +101,10 @@ impl RejectedBytes {
 
 impl Lane {
     /// A lane for a file that reading begins on, with the ledger of what lies before.
-    pub fn new(key: u64, file: FollowedFile, ledger: Ledger, now: Instant) -> Self {
+    pub(super) fn new(key: u64, file: FollowedFile, ledger: Ledger, now: Instant) -> Self {
         Self {
             key,
+            opened_size: file.size(),
             settled: file.position(),
             mark: Mark::Known(Fingerprint::of_mark(file.tail())),
             file,
@@ -110,7 +116,7 @@ impl Lane {
     }
 
     /// Takes a record that the watermark has passed.
-    pub fn settle(&mut self, tracked: Tracked) {
+    pub(super) fn settle(&mut self, tracked: Tracked) {
         debug_assert!(tracked.end >= self.settled, "the watermark went back");
         self.settled = tracked.end;
         self.mark = Mark::At(tracked.place);
@@ -120,17 +126,17 @@ impl Lane {
     }
 
     /// Everything before is settled.
-    pub fn settled(&self) -> u64 {
+    pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
     /// Whether everything that was read is settled.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.held.is_none() && self.settled == self.file.position()
     }
 
     /// What the next start must know.
-    pub fn checkpoint(&self) -> GenerationState {
+    pub(super) fn checkpoint(&self) -> GenerationState {
         GenerationState {
             generation: self.file.generation(),
             path: self.file.path().to_owned(),

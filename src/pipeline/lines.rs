@@ -36,9 +36,12 @@ impl Pipeline {
             end: frame.span.end,
             amount: Amount { bytes: frame.span.len(), lines: 1 },
             skipped: frame.skipped,
+            seen_ms: self.edges.clock.unix_ms(),
             class: None,
             line: None,
         };
+        let was_there = frame.span.end <= lane.opened_size;
+        self.lines_behind_watermark += 1;
         match frame.content {
             Content::Blank => self.skip(tracked, Class::Blank),
             Content::Oversize(line) => {
@@ -54,6 +57,9 @@ impl Pipeline {
             Content::Line(line) => match validate(line.as_slice(), &self.settings.event_types) {
                 Verdict::Valid(envelope) => {
                     let message = Message::new(&line, &envelope, generation, offset);
+                    if was_there {
+                        tracked.seen_ms = envelope.event_time_ms;
+                    }
                     tracked.line = Some(SentLine { bytes: line.clone(), offset });
                     let record = self.tracker.track(tracked, in_memory);
                     self.edges.sink.publish(record, message);
@@ -83,6 +89,7 @@ impl Pipeline {
             newest.skipped += tracked.skipped;
             newest.end = tracked.end;
             newest.place = tracked.place;
+            // The watermark is behind a run only as long as something before it is open.
             return;
         }
         let record = self.tracker.track(tracked, 0);

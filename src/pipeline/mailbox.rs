@@ -81,7 +81,7 @@ mod tests {
             mailbox.post(Event::SinkReported);
         }
         mailbox.post(Event::Stop);
-        mailbox.wait(Instant::now() + Duration::from_secs(60));
+        mailbox.wait(Instant::now() + Duration::from_mins(1));
         let mut events = Vec::new();
         mailbox.take(&mut events);
         assert!(
@@ -95,7 +95,7 @@ mod tests {
         let mailbox = Mailbox::default();
         let other = mailbox.clone();
         let thread = std::thread::spawn(move || other.post(Event::InputChanged));
-        mailbox.wait(Instant::now() + Duration::from_secs(60));
+        mailbox.wait(Instant::now() + Duration::from_mins(1));
         thread.join().unwrap();
     }
 }

@@ -11,11 +11,13 @@ mod lines;
 mod mailbox;
 mod owner;
 mod position;
+mod report;
 mod start;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
@@ -27,15 +29,18 @@ pub use self::start::{Start, StartAt, state_at};
 use self::input::InputWatch;
 use self::lane::{Lane, Tracked};
 use self::position::PositionKeeper;
+use self::report::Reporter;
 use crate::checkpoint::writer::StateEvent;
 use crate::checkpoint::{Committer, Lost};
 use crate::domain::acks::{AckTracker, Limits, RecordId};
 use crate::domain::delivery::Outcome;
 use crate::domain::envelope::EventTypes;
-use crate::domain::ledger::{Amount, Class, Ledger};
+use crate::domain::ledger::{Class, Ledger};
 use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::sink::Sink;
+use crate::source::watch::DirectoryWatch;
+use crate::telemetry::snapshot::Latest;
 
 /// Everything that can happen to the owner. The list is closed.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub enum Event {
     SinkReported,
     /// The state writer finished something, or failed.
     State(StateEvent),
+    /// Someone wants to know when everything that is in the input now is settled.
+    CaughtUpAsked(SyncSender<()>),
     /// Stop: settle what is in flight, commit, end.
     Stop,
 }
@@ -55,6 +62,8 @@ pub enum Event {
 pub struct Settings {
     /// The file that is followed.
     pub input: PathBuf,
+    /// Where positions and rejects are kept.
+    pub state_dir: PathBuf,
     /// The longest line that is delivered, in bytes.
     pub max_line_bytes: usize,
     /// What may be read and not yet settled.
@@ -82,7 +91,9 @@ pub struct Edges {
     /// Where positions and rejects are made durable.
     pub committer: Box<dyn Committer>,
     /// Calls the owner when the input may have changed.
-    pub watch: crate::source::watch::DirectoryWatch,
+    pub watch: DirectoryWatch,
+    /// Where the owner tells how it is.
+    pub latest: Latest,
 }
 
 /// What the owner does after a turn.
@@ -114,8 +125,12 @@ pub struct Pipeline {
     input: InputWatch,
     position: PositionKeeper,
     outcomes: Vec<(RecordId, Outcome)>,
+    /// Lines between the watermark and the last one read.
+    lines_behind_watermark: u64,
     stopping: bool,
-    rejects_failing: bool,
+    /// Why rejects can't be written.
+    rejects_failing: Option<String>,
+    reporter: Reporter,
 }
 
 impl Pipeline {
@@ -126,6 +141,7 @@ impl Pipeline {
             // A turn settles in any case.
             Event::SinkReported => {}
             Event::State(event) => self.on_state(event),
+            Event::CaughtUpAsked(answer) => self.on_asked(answer),
             Event::Stop => self.on_stop(),
         }
     }
@@ -139,6 +155,8 @@ impl Pipeline {
         }
         self.close_lanes();
         self.keep_position();
+        self.answer(progress);
+        self.report(progress);
         if self.stopping && self.tracker.is_empty() && self.position.is_committed() {
             return Next::Done;
         }
@@ -152,29 +170,6 @@ impl Pipeline {
     /// How many lines were read and are not settled.
     pub fn in_flight(&self) -> usize {
         self.tracker.len()
-    }
-
-    /// Everything that was read: settled or pending.
-    fn read_so_far(&self) -> Amount {
-        let mut sum = self.ledger.settled();
-        sum += self.pending();
-        sum
-    }
-
-    /// What was read and is not settled, unterminated lines included.
-    fn pending(&self) -> Amount {
-        let open = self.tracker.iter().filter(|(tracked, _)| tracked.class.is_none());
-        let mut sum = open.fold(Amount::default(), |mut sum, (tracked, _)| {
-            sum += tracked.amount;
-            sum
-        });
-        for lane in &self.lanes {
-            let held = lane.held.as_ref().map_or(0, |frame| frame.span.len());
-            let unterminated = lane.file.position() - lane.file.line_start();
-            sum += Amount { bytes: held + unterminated, lines: 0 };
-            sum.lines += u64::from(held > 0) + u64::from(unterminated > 0);
-        }
-        sum
     }
 
     fn may_read(&self) -> bool {
@@ -200,10 +195,11 @@ impl Pipeline {
         if tracked.class.replace(class).is_none() {
             self.ledger.settle(class, tracked.amount, tracked.skipped);
         }
-        let lanes = &mut self.lanes;
-        let position = &mut self.position;
+        let (lanes, position) = (&mut self.lanes, &mut self.position);
+        let lines = &mut self.lines_behind_watermark;
         self.tracker.acknowledge(record, |passed| {
             position.moved();
+            *lines -= passed.amount.lines;
             if let Some(lane) = lanes.iter_mut().find(|lane| lane.key == passed.lane) {
                 lane.settle(passed);
             }
@@ -213,7 +209,7 @@ impl Pipeline {
     fn on_state(&mut self, event: StateEvent) {
         match event {
             StateEvent::RejectsDurable(records) => {
-                if std::mem::take(&mut self.rejects_failing) {
+                if self.rejects_failing.take().is_some() {
                     info!("rejects can be written again");
                 }
                 for record in records {
@@ -229,7 +225,7 @@ impl Pipeline {
     }
 
     fn on_rejects_failed(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.rejects_failing, true) {
+        if self.rejects_failing.replace(error.to_string()).is_none() {
             error!(
                 %error,
                 "cannot write a rejected line: it stays pending, and reading stops when the \

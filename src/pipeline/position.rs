@@ -9,10 +9,10 @@ use super::{Pipeline, Settings};
 use crate::checkpoint::{Checkpoint, ModeSwitch};
 
 /// How soon after the watermark moved a killed process finds it again.
-const NOTE_INTERVAL: Duration = Duration::from_millis(2);
+const NOTE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often a look is due even if nothing else is.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// Knows what was last written and what has changed since.
 pub(super) struct PositionKeeper {
@@ -29,7 +29,8 @@ pub(super) struct PositionKeeper {
     sizes: Vec<u64>,
     /// Set until the first start's position is written, or failed to be.
     first_commit: bool,
-    failing: bool,
+    /// Why the last commit failed.
+    pub(super) alarm: Option<String>,
     pub(super) committed_at_ms: Option<i64>,
     pub(super) mode_switches: Vec<ModeSwitch>,
 }
@@ -46,7 +47,7 @@ impl PositionKeeper {
             unnoted: false,
             sizes: Vec::new(),
             first_commit: first,
-            failing: false,
+            alarm: None,
             committed_at_ms: checkpoint.map(|checkpoint| checkpoint.committed_at_ms),
             mode_switches: checkpoint
                 .map(|checkpoint| checkpoint.mode_switches.clone())
@@ -82,7 +83,7 @@ impl PositionKeeper {
             self.committing = None;
         }
         self.first_commit = false;
-        if std::mem::take(&mut self.failing) {
+        if self.alarm.take().is_some() {
             info!("the checkpoint can be written again");
         }
     }
@@ -93,7 +94,7 @@ impl PositionKeeper {
         self.last_commit = Some(now);
         // Without it a crash repeats more, but nothing is lost: delivery goes on.
         self.first_commit = false;
-        if !std::mem::replace(&mut self.failing, true) {
+        if self.alarm.replace(error.to_string()).is_none() {
             error!(
                 %error,
                 "cannot write the checkpoint: delivery goes on, a crash now would repeat what was \
@@ -122,7 +123,7 @@ impl Pipeline {
         let now = self.edges.clock.now();
         let due = |last: Option<Instant>, interval| last.is_none_or(|last| now >= last + interval);
         // Stopping, the last commit waits for nothing but the records before it.
-        let last_commit = self.stopping && self.tracker.is_empty() && !self.position.failing;
+        let last_commit = self.stopping && self.tracker.is_empty() && self.position.alarm.is_none();
         if (last_commit || due(self.position.last_commit, self.settings.checkpoint_interval))
             && self.position.committing.is_none()
             && (self.position.uncommitted || self.has_grown())

@@ -7,8 +7,9 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::input::{InputState, InputWatch};
-use super::lane::{Lane, LaneState};
+use super::lane::Lane;
 use super::position::PositionKeeper;
+use super::report::Reporter;
 use super::{Edges, Pipeline, Settings};
 use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
 use crate::domain::acks::AckTracker;
@@ -39,27 +40,32 @@ pub enum Start {
 
 impl Pipeline {
     /// A pipeline that goes on from `start`. Nothing is read before [`Pipeline::turn`].
-    pub fn new(settings: Settings, edges: Edges, start: Start) -> Self {
+    pub fn new(settings: Settings, edges: Edges, start: &Start) -> Self {
         let (now, now_ms) = (edges.clock.now(), edges.clock.unix_ms());
-        let mut checkpoint = match &start {
+        let mut checkpoint = match start {
             Start::From(checkpoint) => Some((**checkpoint).clone()),
             Start::First | Start::Unreadable => None,
         };
-        let switched =
-            checkpoint.as_mut().is_some_and(|checkpoint| checkpoint.enter_mode(settings.mode, now_ms));
+        let switched = checkpoint
+            .as_mut()
+            .is_some_and(|checkpoint| checkpoint.enter_mode(settings.mode, now_ms));
         let first = checkpoint.is_none();
         let mut pipeline = Self {
             lanes: Vec::new(),
             next_lane: 0,
             tracker: AckTracker::new(settings.in_flight),
             ledger: Ledger::default(),
-            closed: checkpoint.as_ref().map_or_else(Ledger::default, |checkpoint| checkpoint.closed),
+            closed: checkpoint
+                .as_ref()
+                .map_or_else(Ledger::default, |checkpoint| checkpoint.closed),
             lost: checkpoint.as_ref().map(|checkpoint| checkpoint.lost.clone()).unwrap_or_default(),
             input: InputWatch::new(now, now_ms),
             position: PositionKeeper::new(checkpoint.as_ref(), switched || first, first),
             outcomes: Vec::new(),
+            lines_behind_watermark: 0,
             stopping: false,
-            rejects_failing: false,
+            rejects_failing: None,
+            reporter: Reporter::new(edges.latest.clone(), settings.state_dir.clone(), now_ms),
             settings,
             edges,
         };
@@ -121,7 +127,11 @@ impl Pipeline {
         };
         match resume {
             Resume::Continue => {
-                info!(offset = live.offset, size = file.size(), "resumed: the input goes on from here");
+                info!(
+                    offset = live.offset,
+                    size = file.size(),
+                    "resumed: the input goes on from here"
+                );
                 self.resume_lane(file, live);
             }
             Resume::Truncated => self.begin_new_life(file, live, LostReason::TruncatedUnread),
@@ -166,7 +176,10 @@ impl Pipeline {
         let (from, to) = (known.offset, to.max(known.offset));
         let reason = LostReason::MovedAway;
         if from == to {
-            warn!(offset = from, "the input was moved away while the bridge was down; as far as is known it was delivered whole");
+            warn!(
+                offset = from,
+                "the input was moved away while the bridge was down; as far as is known it was delivered whole"
+            );
         }
         self.lose(Lost { generation: known.generation, from, to, reason });
         self.position.moved();
@@ -176,11 +189,6 @@ impl Pipeline {
     fn open_at_start(&mut self) -> Option<FollowedFile> {
         let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
         FollowedFile::open(fs, path, self.settings.max_line_bytes, None).ok().flatten()
-    }
-
-    /// Whether any file is being followed.
-    pub fn is_following(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.state == LaneState::Live)
     }
 }
 

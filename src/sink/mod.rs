@@ -37,7 +37,12 @@ enum Field {
 
 impl Message {
     /// The message for `line`, of which `envelope` is the judgement.
-    pub fn new(line: &LineBytes, envelope: &Envelope<'_>, generation: Generation, offset: u64) -> Self {
+    pub fn new(
+        line: &LineBytes,
+        envelope: &Envelope<'_>,
+        generation: Generation,
+        offset: u64,
+    ) -> Self {
         let field = |text: &std::borrow::Cow<'_, str>| Field::of(text, line.as_slice());
         Self {
             event_type: field(&envelope.event_type),

@@ -166,7 +166,8 @@ impl RejectsFile {
 
     /// Gives the full file the next free number. The admin deletes them when they are dealt with.
     fn rotate(&self) -> io::Result<()> {
-        let newest = numbered(self.fs.as_ref(), &self.directory)?.last().map_or(0, |(number, _)| *number);
+        let newest =
+            numbered(self.fs.as_ref(), &self.directory)?.last().map_or(0, |(number, _)| *number);
         let to = self.directory.join(format!("{REJECTS}.{}", newest + 1));
         self.fs.rename(&self.directory.join(REJECTS), &to)?;
         self.fs.sync_directory(&self.directory)

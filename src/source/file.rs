@@ -489,7 +489,10 @@ mod tests {
         let scratch = scratch("");
         let directory = scratch.path.parent().unwrap();
         assert_eq!(look(&RealFs, directory).unwrap(), AtPath::WrongType(FileKind::Directory));
-        assert_eq!(look(&RealFs, Path::new("/dev/zero")).unwrap(), AtPath::WrongType(FileKind::Other));
+        assert_eq!(
+            look(&RealFs, Path::new("/dev/zero")).unwrap(),
+            AtPath::WrongType(FileKind::Other)
+        );
         assert!(FollowedFile::open(&RealFs, Path::new("/dev/zero"), 10, None).unwrap().is_none());
         assert_eq!(look(&RealFs, &directory.join("missing")).unwrap(), AtPath::Missing);
     }

@@ -134,7 +134,8 @@ impl Visit for Text {
             return;
         }
         let _ = write!(self.fields, " {}=", field.name());
-        let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+        let plain =
+            !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
         if plain {
             self.fields.push_str(value);
         } else {
@@ -201,10 +202,14 @@ mod tests {
     #[test]
     fn sec_04_text_from_outside_stays_on_its_line() {
         let hostile = "a\nb\x1b[2J \u{2028}\"";
-        let lines = logged(Format::Journal, || tracing::warn!(path = hostile, n = 5, "cannot read {hostile}"));
+        let lines = logged(Format::Journal, || {
+            tracing::warn!(path = hostile, n = 5, "cannot read {hostile}")
+        });
         assert_eq!(
             lines,
-            ["<4>cannot read a\\nb\\u{1b}[2J \\u{2028}\" path=\"a\\nb\\u{1b}[2J \\u{2028}\\\"\" n=5\n"]
+            [
+                "<4>cannot read a\\nb\\u{1b}[2J \\u{2028}\" path=\"a\\nb\\u{1b}[2J \\u{2028}\\\"\" n=5\n"
+            ]
         );
     }
 
@@ -213,7 +218,10 @@ mod tests {
         let lines = logged(Format::Json, || tracing::info!(offset = 7, path = "a\nb", "resumed"));
         let line: Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(line["message"], "resumed");
-        assert_eq!((&line["offset"], &line["path"], &line["level"]), (&7.into(), &"a\nb".into(), &"info".into()));
+        assert_eq!(
+            (&line["offset"], &line["path"], &line["level"]),
+            (&7.into(), &"a\nb".into(), &"info".into())
+        );
     }
 
     #[test]

@@ -66,11 +66,14 @@ fn pr_01_100_sigkills_under_load_lose_nothing_and_repeat_little() {
     for _ in 0..KILLS {
         let daemon = bridge.start();
         let before = consumer.records.len();
-        let delivering = poll(Duration::from_secs(30), || {
-            consumer.poll(Duration::from_millis(5)).map(|_| ())
-        });
-        assert!(delivering.is_some(), "nothing delivered after {before} records: {:#?}", daemon.log());
-        let until = Instant::now() + Duration::from_micros(next_random(&mut random) % 150_000);
+        let delivering =
+            poll(Duration::from_secs(30), || consumer.poll(Duration::from_millis(5)).map(|_| ()));
+        assert!(
+            delivering.is_some(),
+            "nothing delivered after {before} records: {:#?}",
+            daemon.log()
+        );
+        let until = Instant::now() + Duration::from_micros(next_random(&mut random) % 1_000_000);
         while Instant::now() < until {
             consumer.poll(Duration::from_millis(1));
         }
@@ -110,11 +113,18 @@ fn check_each_kill(kills: &[(u64, usize)], numbers: &[u64], offsets: &[u64]) {
         held.extend(&numbers[from..*records]);
         from = *records;
         for number in offsets.iter().enumerate().filter(|(_, offset)| *offset < position) {
-            assert!(held.contains(&(number.0 as u64)), "position {position} is ahead of event {}", number.0);
+            assert!(
+                held.contains(&(number.0 as u64)),
+                "position {position} is ahead of event {}",
+                number.0
+            );
         }
         for number in numbers[*records..next].iter().filter(|number| held.contains(number)) {
             let offset = offsets[*number as usize];
-            assert!(offset >= *position, "event {number} at {offset} is repeated, position {position}");
+            assert!(
+                offset >= *position,
+                "event {number} at {offset} is repeated, position {position}"
+            );
         }
     }
 }

@@ -1,9 +1,19 @@
 //! The real daemon against a real Kafka, as a user has them.
 
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::must_use_candidate,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
 mod support;
 
-mod crash;
 mod broken;
+mod crash;
 mod files;
 mod outage;
 mod poison;

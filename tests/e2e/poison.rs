@@ -29,7 +29,9 @@ fn incompressible_event(number: u64) -> String {
     let mut state = number + 1;
     let noise: String = (0..40_000)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             char::from(b'0' + (state >> 58) as u8)
         })
         .map(|character| if character == '\\' { '0' } else { character })

@@ -61,8 +61,9 @@ fn all_samples_come_out_byte_identical_with_key_timestamp_and_headers() {
     let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     let lines: Vec<&str> = SAMPLES.iter().flat_map(|file| file.lines()).collect();
     bridge.set("BRIDGE_EVENT_TYPES", &all_event_types(&lines));
-    let (rejected, valid): (Vec<&str>, Vec<&str>) =
-        lines.iter().partition(|line| serde_json::from_str::<Value>(line).unwrap()["data"].is_string());
+    let (rejected, valid): (Vec<&str>, Vec<&str>) = lines
+        .iter()
+        .partition(|line| serde_json::from_str::<Value>(line).unwrap()["data"].is_string());
     assert_eq!(rejected.len(), 1, "the one with a bare string");
     bridge.append().write(SAMPLES.concat().as_bytes());
 
@@ -103,7 +104,10 @@ fn all_samples_come_out_byte_identical_with_key_timestamp_and_headers() {
     }
     let rejects = bridge.rejects();
     assert_eq!(rejects.len(), 1);
-    assert_eq!((&rejects[0]["reason"], &rejects[0]["line"]), (&"wrong_type".into(), &rejected[0].into()));
+    assert_eq!(
+        (&rejects[0]["reason"], &rejects[0]["line"]),
+        (&"wrong_type".into(), &rejected[0].into())
+    );
 }
 
 #[test]

@@ -129,22 +129,32 @@ impl PollThread {
     }
 
     fn probe(&self) -> Result<(), String> {
-        let metadata =
-            self.producer.client().fetch_metadata(Some(&self.topic), PROBE).map_err(|e| e.to_string())?;
+        let metadata = self
+            .producer
+            .client()
+            .fetch_metadata(Some(&self.topic), PROBE)
+            .map_err(|e| e.to_string())?;
         let Some(topic) = metadata.topics().first() else { return Ok(()) };
         if let Some(error) = topic.error() {
             let code = RDKafkaErrorCode::from(error);
             return Err(match code {
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
-                    format!("topic {} does not exist; create it, or let the broker do so", self.topic)
+                    format!(
+                        "topic {} does not exist; create it, or let the broker do so",
+                        self.topic
+                    )
                 }
                 code => format!("topic {}: {code}", self.topic),
             });
         }
-        let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
+        let leaderless =
+            topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
         if leaderless > 0 {
             let all = topic.partitions().len();
-            return Err(format!("topic {}: {leaderless} of {all} partitions have no leader", self.topic));
+            return Err(format!(
+                "topic {}: {leaderless} of {all} partitions have no leader",
+                self.topic
+            ));
         }
         Ok(())
     }
@@ -189,7 +199,7 @@ impl Producer for Client {
     }
 }
 
-/// CloudEvents 1.0, Kafka binary mode.
+/// `CloudEvents` 1.0, Kafka binary mode.
 fn cloud_event(message: &Message) -> OwnedHeaders {
     let id = message.event_id().to_string();
     OwnedHeaders::new_with_capacity(6)
@@ -260,8 +270,8 @@ impl ProducerContext for Context {
                 Report::Delivered { tag }
             }
             Err((error, _)) => {
-                let failure = failure(error)
-                    .unwrap_or_else(|| Failure::Transient(error.to_string()));
+                let failure =
+                    failure(error).unwrap_or_else(|| Failure::Transient(error.to_string()));
                 Report::Failed { epoch: self.epoch, tag, failure }
             }
         };

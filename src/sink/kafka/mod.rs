@@ -59,7 +59,12 @@ pub enum Purpose {
 /// Makes producers.
 pub trait Connect: Send {
     /// A producer whose reports carry `epoch`.
-    fn connect(&self, purpose: Purpose, epoch: u32, reports: &Reports) -> Result<Box<dyn Producer>, String>;
+    fn connect(
+        &self,
+        purpose: Purpose,
+        epoch: u32,
+        reports: &Reports,
+    ) -> Result<Box<dyn Producer>, String>;
 }
 
 /// Why a record could not be handed over.
@@ -81,17 +86,35 @@ pub enum Failure {
     Transient(String),
 }
 
-/// What producers tell, on their own threads.
+/// What producers tell, on their own threads. A tag names a record, an epoch the producer.
 #[derive(Debug)]
 pub enum Report {
     /// Acknowledged.
-    Delivered { tag: u64 },
+    Delivered {
+        /// The record.
+        tag: u64,
+    },
     /// Not delivered, or not known to be.
-    Failed { epoch: u32, tag: u64, failure: Failure },
+    Failed {
+        /// The producer that had it.
+        epoch: u32,
+        /// The record.
+        tag: u64,
+        /// Why.
+        failure: Failure,
+    },
     /// The producer is dead.
-    Fatal { epoch: u32, reason: String },
+    Fatal {
+        /// Which one.
+        epoch: u32,
+        /// Why.
+        reason: String,
+    },
     /// Something is wrong with the connection.
-    Trouble { reason: String },
+    Trouble {
+        /// What.
+        reason: String,
+    },
     /// The answer to a probe.
     Probed(Result<(), String>),
 }
@@ -201,7 +224,11 @@ impl KafkaSink {
     ///
     /// # Errors
     /// Why librdkafka does not accept the settings.
-    pub fn new(connect: Box<dyn Connect>, clock: Arc<dyn Clock>, reports: Reports) -> Result<Self, String> {
+    pub fn new(
+        connect: Box<dyn Connect>,
+        clock: Arc<dyn Clock>,
+        reports: Reports,
+    ) -> Result<Self, String> {
         let flow = connect.connect(Purpose::Flow, 0, &reports)?;
         let now = clock.now();
         Ok(Self {
@@ -267,13 +294,12 @@ impl KafkaSink {
     fn send_next(&mut self) -> Result<(), SendError> {
         let (tag, epoch) = (self.next, self.epoch);
         let index = (tag - self.first) as usize;
-        let flow = match &self.flow {
-            Some(flow) => flow,
-            None => {
-                let flow = self.connect.connect(Purpose::Flow, epoch, &self.reports);
-                let flow = flow.map_err(|error| SendError::Failed(Failure::Transient(error)))?;
-                self.flow.insert(flow)
-            }
+        let flow = if let Some(flow) = &self.flow {
+            flow
+        } else {
+            let flow = self.connect.connect(Purpose::Flow, epoch, &self.reports);
+            let flow = flow.map_err(|error| SendError::Failed(Failure::Transient(error)))?;
+            self.flow.insert(flow)
         };
         let slot = &mut self.queue[index];
         flow.send(tag, &slot.message)?;
@@ -326,10 +352,9 @@ impl KafkaSink {
             Report::Delivered { tag } => self.on_delivered(tag, outcomes),
             Report::Failed { epoch, tag, failure } => self.on_failed(epoch, tag, failure, outcomes),
             Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
-            Report::Fatal { .. } => {}
             Report::Trouble { reason } | Report::Probed(Err(reason)) => self.on_trouble(reason),
             Report::Probed(Ok(())) if self.queue.is_empty() => self.on_recovered(),
-            Report::Probed(Ok(())) => {}
+            Report::Probed(Ok(())) | Report::Fatal { .. } => {}
         }
     }
 
@@ -364,7 +389,8 @@ impl KafkaSink {
             Failure::Unacceptable(rejection) if alone => {
                 let size = slot.message.payload().len();
                 if rejection.reason == crate::domain::envelope::Reason::TooLarge {
-                    self.refused_size = Some(self.refused_size.map_or(size, |least| least.min(size)));
+                    self.refused_size =
+                        Some(self.refused_size.map_or(size, |least| least.min(size)));
                 }
                 self.last_progress = self.clock.now();
                 self.phase = Phase::Flowing;
@@ -374,7 +400,10 @@ impl KafkaSink {
                 slot.suspect = true;
                 slot.state = SlotState::Waiting;
                 self.sent -= 1;
-                debug!(reason = rejection.reason.as_str(), "a batch was refused: its records go one at a time");
+                debug!(
+                    reason = rejection.reason.as_str(),
+                    "a batch was refused: its records go one at a time"
+                );
                 self.break_down("a batch was refused");
                 self.rebuild_soon();
             }
@@ -437,7 +466,8 @@ impl KafkaSink {
         self.flow = None;
         self.alone = None;
         self.epoch += 1;
-        self.retries += self.queue.iter().filter(|slot| slot.state != SlotState::Done).count() as u64;
+        self.retries +=
+            self.queue.iter().filter(|slot| slot.state != SlotState::Done).count() as u64;
         for slot in self.queue.iter_mut().filter(|slot| slot.state != SlotState::Done) {
             slot.state = SlotState::Waiting;
         }
@@ -456,17 +486,16 @@ impl KafkaSink {
     }
 
     fn on_trouble(&mut self, reason: String) {
-        match &mut self.trouble {
-            Some(trouble) => trouble.reason = reason,
-            None => {
-                error!(
-                    reason,
-                    in_flight = self.queue.len(),
-                    "Kafka does not take events: they wait in the file; trying on"
-                );
-                let (since, since_ms) = (self.clock.now(), self.clock.unix_ms());
-                self.trouble = Some(Trouble { reason, since, since_ms });
-            }
+        if let Some(trouble) = &mut self.trouble {
+            trouble.reason = reason
+        } else {
+            error!(
+                reason,
+                in_flight = self.queue.len(),
+                "Kafka does not take events: they wait in the file; trying on"
+            );
+            let (since, since_ms) = (self.clock.now(), self.clock.unix_ms());
+            self.trouble = Some(Trouble { reason, since, since_ms });
         }
     }
 
@@ -485,7 +514,11 @@ impl KafkaSink {
             self.last_probe = now;
             if stalled && self.trouble.is_none() {
                 let seconds = (now - self.last_progress).as_secs();
-                warn!(seconds, in_flight = self.queue.len(), "Kafka has acknowledged nothing for a while");
+                warn!(
+                    seconds,
+                    in_flight = self.queue.len(),
+                    "Kafka has acknowledged nothing for a while"
+                );
                 let reason = "nothing is acknowledged".to_owned();
                 let since_ms = self.clock.unix_ms();
                 self.trouble = Some(Trouble { reason, since: self.last_progress, since_ms });

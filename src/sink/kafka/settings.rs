@@ -9,7 +9,7 @@ use super::Purpose;
 pub struct Settings {
     /// Where records go.
     pub topic: String,
-    /// Whether CloudEvents headers are added.
+    /// Whether `CloudEvents` headers are added.
     pub headers: bool,
     /// Which time a record carries.
     pub timestamp: Timestamp,

@@ -31,7 +31,12 @@ struct FakeProducer {
 }
 
 impl Connect for FakeConnect {
-    fn connect(&self, purpose: Purpose, epoch: u32, _: &Reports) -> Result<Box<dyn Producer>, String> {
+    fn connect(
+        &self,
+        purpose: Purpose,
+        epoch: u32,
+        _: &Reports,
+    ) -> Result<Box<dyn Producer>, String> {
         let _ = self.calls.send(Call::Connect(purpose, epoch));
         Ok(Box::new(FakeProducer { purpose, epoch, calls: self.calls.clone() }))
     }
@@ -148,7 +153,10 @@ use Purpose::{Alone, Flow};
 fn records_flow_in_order_and_acks_settle_them() {
     let mut bench = bench();
     bench.publish(3);
-    assert_eq!(bench.calls(), [Call::Send(Flow, 0, 0), Call::Send(Flow, 0, 1), Call::Send(Flow, 0, 2)]);
+    assert_eq!(
+        bench.calls(),
+        [Call::Send(Flow, 0, 0), Call::Send(Flow, 0, 1), Call::Send(Flow, 0, 2)]
+    );
     bench.sink.caught_up();
     bench.sink.caught_up();
     assert_eq!(bench.calls(), [Call::Nudge], "one nudge for what was sent");
@@ -223,7 +231,10 @@ fn ka_14_a_dead_producer_is_replaced_and_everything_unacknowledged_goes_again_in
     bench.failed(0, 2, transient());
     bench.pass(Duration::from_secs(1));
     bench.settle();
-    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 2)]);
+    assert_eq!(
+        bench.calls(),
+        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 2)]
+    );
     bench.failed(0, 0, transient());
     bench.reports.post(Report::Fatal { epoch: 0, reason: "late news".to_owned() });
     bench.settle();
@@ -246,7 +257,10 @@ fn records_that_never_come_back_are_not_waited_for_without_end() {
     assert_eq!(bench.calls(), [Call::Purge(0)], "record 1 may still come back");
     bench.pass(GIVE_BACK);
     bench.settle();
-    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 1)]);
+    assert_eq!(
+        bench.calls(),
+        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 1)]
+    );
 }
 
 #[test]

@@ -110,7 +110,8 @@ impl Drop for Broker {
 /// Ends the broker when the test process is gone, however it went: a static is never dropped, and
 /// a test may be killed.
 fn stop_with_this_process(scratch: &Path, directory: &Path) {
-    let watch = "while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done; \"$2\" stop \"$3\"; rm -rf \"$4\"";
+    let watch =
+        "while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done; \"$2\" stop \"$3\"; rm -rf \"$4\"";
     Command::new("setsid")
         .args(["sh", "-c", watch, "sh", &std::process::id().to_string()])
         .arg(script())

@@ -83,7 +83,11 @@ impl Topic {
         let size = self.size() as usize;
         let deadline = std::time::Instant::now() + PATIENCE;
         while self.records.len() < size {
-            assert!(std::time::Instant::now() < deadline, "{} of {size} records", self.records.len());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{} of {size} records",
+                self.records.len()
+            );
             self.poll(Duration::from_millis(100));
         }
         &self.records

@@ -176,7 +176,9 @@ impl Daemon {
 
     /// Waits for its end, and gives the exit code (-1 for a signal).
     pub fn wait(&mut self) -> i32 {
-        wait_for("the daemon to end", || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
+        wait_for("the daemon to end", || self.child.try_wait().expect("a child"))
+            .code()
+            .unwrap_or(-1)
     }
 
     /// Whether it is still running.

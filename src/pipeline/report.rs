@@ -1,0 +1,200 @@
+//! What the owner tells: one snapshot when something may have changed, and who asked is answered.
+
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::input::{InputState, Waiting};
+use super::lane::LaneState;
+use super::{Pipeline, Progress};
+use crate::domain::acks::RecordId;
+use crate::domain::ledger::Amount;
+use crate::platform::clock::format_utc;
+use crate::sink::State;
+use crate::telemetry::snapshot::{
+    CheckpointStatus, Input, Latest, LedgerStatus, LostStatus, ModeSwitchStatus, SinkStatus,
+    Snapshot,
+};
+
+/// How often a busy owner makes a snapshot; before it waits, it makes one anyway.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the owner remembers in order to tell.
+pub(super) struct Reporter {
+    latest: Latest,
+    state_dir: PathBuf,
+    last: Option<Instant>,
+    state: (&'static str, Option<String>),
+    since_ms: i64,
+    /// Who wants to know when what is in the input now is settled.
+    asked: Vec<Asked>,
+}
+
+struct Asked {
+    answer: SyncSender<()>,
+    /// Everything before is what was in the input; none until a look has read it.
+    until: Option<RecordId>,
+}
+
+impl Reporter {
+    pub(super) fn new(latest: Latest, state_dir: PathBuf, now_ms: i64) -> Self {
+        let state = ("waiting_for_input", None);
+        Self { latest, state_dir, last: None, state, since_ms: now_ms, asked: Vec::new() }
+    }
+}
+
+impl Pipeline {
+    /// Remembers who asked, and looks at the input anew.
+    pub(super) fn on_asked(&mut self, answer: SyncSender<()>) {
+        self.reporter.asked.push(Asked { answer, until: None });
+        self.input.look_again();
+    }
+
+    /// Answers those whose lines are settled. `progress` is that of the turn's reading.
+    pub(super) fn answer(&mut self, progress: Progress) {
+        if self.reporter.asked.is_empty() {
+            return;
+        }
+        // What can't be read can't be said to be settled.
+        let readable = !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
+        let (next, first) = (self.tracker.next(), self.tracker.first());
+        self.reporter.asked.retain_mut(|asked| {
+            if asked.until.is_none() && progress == Progress::CaughtUp && readable {
+                asked.until = Some(next);
+            }
+            let settled = asked.until.is_some_and(|until| first >= until);
+            if settled {
+                // Who no longer waits for it does not matter.
+                let _ = asked.answer.try_send(());
+            }
+            !settled
+        });
+    }
+
+    /// Publishes a snapshot, if one is due.
+    pub(super) fn report(&mut self, progress: Progress) {
+        let now = self.edges.clock.now();
+        let busy = progress == Progress::More;
+        if busy && self.reporter.last.is_some_and(|last| now < last + SNAPSHOT_INTERVAL) {
+            return;
+        }
+        self.reporter.last = Some(now);
+        let state = self.state(progress);
+        if state != self.reporter.state {
+            self.reporter.state = state;
+            self.reporter.since_ms = self.edges.clock.unix_ms();
+        }
+        self.reporter.latest.publish(self.snapshot());
+    }
+
+    fn state(&self, progress: Progress) -> (&'static str, Option<String>) {
+        if self.stopping {
+            return ("draining", None);
+        }
+        if progress == Progress::Full && self.rejects_failing.is_some() {
+            return ("blocked", Some("rejects".to_owned()));
+        }
+        if progress == Progress::Full && self.edges.sink.health().state != State::Up {
+            return ("blocked", Some("sink".to_owned()));
+        }
+        match &self.input.state {
+            Some(InputState::Following) => ("following", None),
+            Some(InputState::Waiting(why)) => ("waiting_for_input", Some(why.as_str().to_owned())),
+            None => ("waiting_for_input", None),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let (state, reason) = self.reporter.state.clone();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            state_dir: self.reporter.state_dir.clone(),
+            mode: self.settings.mode,
+            state,
+            reason,
+            since: Some(format_utc(self.reporter.since_ms)),
+            input: self.input_status(),
+            ledger: LedgerStatus::new(&self.ledger, self.pending(), self.lost_status()),
+            sink: self.sink_status(),
+            checkpoint: self.checkpoint_status(),
+        }
+    }
+
+    fn input_status(&self) -> Input {
+        let live = self.lanes.last();
+        let lag = |lane: &super::lane::Lane| lane.file.size().saturating_sub(lane.settled());
+        let oldest = self.tracker.iter().find(|(tracked, _)| tracked.class.is_none());
+        let age = oldest.map_or(0, |(tracked, _)| self.edges.clock.unix_ms() - tracked.seen_ms);
+        Input {
+            path: self.settings.input.clone(),
+            kind: match &self.input.state {
+                Some(InputState::Waiting(why)) => why.as_str(),
+                _ => "file",
+            },
+            generation: live.and_then(|lane| lane.file.generation()),
+            size: live.map_or(0, |lane| lane.file.size()),
+            read: live.map_or(0, |lane| lane.file.position()),
+            lag_bytes: self.lanes.iter().map(lag).sum(),
+            lag_seconds: Duration::from_millis(age.max(0).unsigned_abs()).as_secs_f64(),
+            held_files: self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count(),
+        }
+    }
+
+    fn lost_status(&self) -> Vec<LostStatus> {
+        let status = |lost: &crate::checkpoint::Lost| LostStatus {
+            generation: lost.generation,
+            from: lost.from,
+            to: lost.to,
+            reason: lost.reason.as_str(),
+        };
+        self.lost.iter().map(status).collect()
+    }
+
+    fn sink_status(&self) -> SinkStatus {
+        let health = self.edges.sink.health();
+        SinkStatus {
+            kind: self.settings.sink_name,
+            state: health.state.as_str(),
+            reason: health.reason,
+            since: health.since_ms.map(format_utc),
+            in_flight: health.in_flight,
+            retries: health.retries,
+        }
+    }
+
+    fn checkpoint_status(&self) -> CheckpointStatus {
+        let live = self.lanes.last();
+        let switches = self.position.mode_switches.iter();
+        CheckpointStatus {
+            generation: live.and_then(|lane| lane.file.generation()),
+            offset: live.map_or(0, super::lane::Lane::settled),
+            committed_at: self.position.committed_at_ms.map(format_utc),
+            alarm: self.position.alarm.clone(),
+            mode_switches: switches
+                .map(|switch| ModeSwitchStatus {
+                    at: format_utc(switch.at_ms),
+                    from: switch.from.clone(),
+                    to: switch.to.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// What was read and is not settled: behind the watermark less what is acknowledged there, and
+    /// the unterminated line.
+    pub(super) fn pending(&self) -> Amount {
+        let mut read = self.closed.settled();
+        let mut unread_lines = self.lines_behind_watermark;
+        for lane in &self.lanes {
+            read += lane.ledger.settled();
+            read.bytes += lane.file.position() - lane.settled();
+            unread_lines += u64::from(lane.held.is_some());
+            unread_lines += u64::from(lane.file.position() > lane.file.line_start());
+        }
+        read.lines += unread_lines;
+        let settled = self.ledger.settled();
+        debug_assert!(read.bytes >= settled.bytes && read.lines >= settled.lines, "ledger");
+        Amount { bytes: read.bytes - settled.bytes, lines: read.lines - settled.lines }
+    }
+}
