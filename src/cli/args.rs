@@ -36,8 +36,12 @@ pub(super) enum Command {
     Validate(Validate),
     /// Print the JSON Schema (draft 2020-12) of the envelope
     Schema,
+    /// Ask the running daemon how it is and how far behind
+    Status(Status),
     /// Show or move the committed position
     Checkpoint(Checkpoint),
+    /// Look at the lines that were refused
+    Rejects(Rejects),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +59,45 @@ pub(super) struct Validate {
 
     /// The file, or - for standard input
     pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Wait until every complete line that is in the input now is settled; exit 1 if that takes too
+    /// long or the input can't be read
+    #[arg(long)]
+    pub caught_up: bool,
+
+    /// How long --caught-up waits
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, requires = "caught_up")]
+    pub wait: f64,
+
+    /// The daemon's status socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rejects {
+    #[command(subcommand)]
+    pub command: RejectsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RejectsCommand {
+    /// Print what was refused and why, oldest first
+    List {
+        /// The lines of the rejects files as they are
+        #[arg(long)]
+        json: bool,
+        /// Also those that were delivered since
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Args)]

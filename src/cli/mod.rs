@@ -3,8 +3,10 @@
 mod args;
 mod check;
 mod checkpoint;
+mod rejects;
 mod run;
 mod schema;
+mod status;
 mod validate;
 
 use std::fmt::Display;
@@ -22,6 +24,8 @@ use crate::config::{self, ConfigProblems, Loaded, ProcessEnvironment, Purpose, R
 pub enum Exit {
     /// Done.
     Ok = 0,
+    /// `status --caught-up`: not within the wait.
+    Behind = 1,
     /// Wrong usage.
     Usage = 64,
     /// Invalid data.
@@ -57,6 +61,8 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::check(&arguments, check),
         Command::Validate(validate) => validate::validate(&arguments, validate),
         Command::Schema => schema::schema(),
+        Command::Status(status) => status::status(&arguments, status),
+        Command::Rejects(rejects) => rejects::rejects(&arguments, rejects),
         Command::Checkpoint(checkpoint) => checkpoint::checkpoint(&arguments, checkpoint),
     };
     exit.into()

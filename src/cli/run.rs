@@ -209,7 +209,9 @@ fn state_writer(
 fn pipeline_settings(settings: &Settings) -> pipeline::Settings {
     pipeline::Settings {
         input: settings.input.clone(),
-        state_dir: settings.state_dir.clone(),
+        // As others may know it, whatever directory they are in.
+        state_dir: std::path::absolute(&settings.state_dir)
+            .unwrap_or_else(|_| settings.state_dir.clone()),
         max_line_bytes: settings.max_line_bytes,
         in_flight: Limits { records: settings.in_flight_records, bytes: settings.in_flight_bytes },
         checkpoint_interval: settings.checkpoint_interval,

@@ -203,7 +203,7 @@ mod tests {
     fn sec_04_text_from_outside_stays_on_its_line() {
         let hostile = "a\nb\x1b[2J \u{2028}\"";
         let lines = logged(Format::Journal, || {
-            tracing::warn!(path = hostile, n = 5, "cannot read {hostile}")
+            tracing::warn!(path = hostile, n = 5, "cannot read {hostile}");
         });
         assert_eq!(
             lines,

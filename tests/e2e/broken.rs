@@ -21,7 +21,7 @@ const BREAKS: [Break; 14] = [
     ("too_long", |n| event(n).replace("SBIN", &"x".repeat(MAX_LINE)).into_bytes()),
     ("invalid_utf8", |n| replaced(n, b"SBIN", b"SB\xc3\x28")),
     ("nul_bytes", |n| replaced(n, b"SBIN", b"SB\0N")),
-    ("not_json", |n| event(n)[..90].as_bytes().to_vec()),
+    ("not_json", |n| event(n).as_bytes()[..90].to_vec()),
     ("not_json", |n| event(n).replace("\"SBIN\"", "NaN").into_bytes()),
     ("too_deep", |n| event(n).replace("\"SBIN\"", &nested(200)).into_bytes()),
     ("not_an_object", |n| format!("[{n}]").into_bytes()),
@@ -114,7 +114,7 @@ fn in_27_a_64_mib_line_without_a_newline_keeps_memory_below_64_mib() {
     let mut input = bridge.append();
     let daemon = bridge.start();
     input.events([0]);
-    let block = [b'x'; 1 << 20];
+    let block = vec![b'x'; 1 << 20];
     for _ in 0..64 {
         input.write(&block);
     }

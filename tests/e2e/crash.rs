@@ -15,7 +15,7 @@ const KILLS: u32 = 100;
 const LINES_PER_SECOND: u64 = 2_000;
 
 /// Appends at a steady rate until told to stop, and counts.
-fn append_steadily(mut input: Appender, stop: Arc<AtomicBool>, written: Arc<AtomicU64>) {
+fn append_steadily(mut input: Appender, stop: &AtomicBool, written: &AtomicU64) {
     let began = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let due = (began.elapsed().as_secs_f64() * LINES_PER_SECOND as f64) as u64;
@@ -57,7 +57,8 @@ fn pr_01_100_sigkills_under_load_lose_nothing_and_repeat_little() {
     let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (input, thread_stop, thread_written) = (bridge.append(), stop.clone(), written.clone());
-    let appender = std::thread::spawn(move || append_steadily(input, thread_stop, thread_written));
+    let appender =
+        std::thread::spawn(move || append_steadily(input, &thread_stop, &thread_written));
     let mut consumer = Topic::open(&broker.bootstrap, &topic);
     let mut random = 0x9e37_79b9_7f4a_7c15;
 

@@ -326,7 +326,7 @@ fn in_19_a_directory_or_a_pipe_at_the_path_is_waited_out() {
 #[test]
 fn in_24_in_25_in_28_crlf_bom_nuls_and_blank_lines() {
     let setup = setup();
-    let text = format!("\u{feff}{}\r\n\n \t\r\n\0\0\0{}\n{}\n", event(0), event(1), event(2),);
+    let text = format!("\u{feff}{}\r\n\n \t\r\n\0\0\0{}\n{}\n", event(0), event(1), event(2));
     setup.bridge.append().write(text.as_bytes());
     let daemon = setup.bridge.start();
     setup.expect(&[0, 1, 2]);

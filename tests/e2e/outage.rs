@@ -71,7 +71,7 @@ fn ka_02_ka_27_a_broker_stopped_under_load_loses_nothing_in_flat_memory_and_few_
 #[test]
 fn ka_01_a_broker_that_starts_late_gets_everything() {
     let broker = Broker::start();
-    let topic = broker.unused_topic();
+    let topic = Broker::unused_topic();
     broker.stop();
     let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     bridge.append().events(0..1_000);
@@ -87,7 +87,7 @@ fn ka_01_a_broker_that_starts_late_gets_everything() {
 #[test]
 fn ka_09_a_missing_topic_is_waited_for_and_told() {
     let broker = Broker::without_auto_create();
-    let topic = broker.unused_topic();
+    let topic = Broker::unused_topic();
     let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     bridge.append().events(0..500);
     let daemon = bridge.start();

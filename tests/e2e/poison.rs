@@ -42,7 +42,7 @@ fn incompressible_event(number: u64) -> String {
 fn check(compression: &str) {
     const LINES: u64 = 20_000;
     let broker = Broker::shared();
-    let topic = broker.unused_topic();
+    let topic = Broker::unused_topic();
     broker.create_topic(&topic, 1, &[("max.message.bytes", "20000")]);
     let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     bridge.set("KAFKA_PRODUCER_COMPRESSION", compression);
@@ -83,7 +83,7 @@ fn ka_08_ka_31_the_same_without_compression() {
 #[test]
 fn a_refused_line_does_not_hold_up_the_stop_and_is_not_sent_again() {
     let broker = Broker::shared();
-    let topic = broker.unused_topic();
+    let topic = Broker::unused_topic();
     broker.create_topic(&topic, 1, &[("max.message.bytes", "20000")]);
     let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
     let poison = append_with_poison(&bridge, 1_000);

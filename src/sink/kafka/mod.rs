@@ -487,7 +487,7 @@ impl KafkaSink {
 
     fn on_trouble(&mut self, reason: String) {
         if let Some(trouble) = &mut self.trouble {
-            trouble.reason = reason
+            trouble.reason = reason;
         } else {
             error!(
                 reason,

@@ -71,7 +71,7 @@ impl Broker {
     }
 
     /// A topic name that no other test uses.
-    pub fn unused_topic(&self) -> String {
+    pub fn unused_topic() -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         format!("events-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
     }
@@ -95,7 +95,7 @@ impl Broker {
 
     /// A new topic.
     pub fn topic(&self, partitions: i32) -> String {
-        let name = self.unused_topic();
+        let name = Self::unused_topic();
         self.create_topic(&name, partitions, &[]);
         name
     }
@@ -112,7 +112,7 @@ impl Drop for Broker {
 fn stop_with_this_process(scratch: &Path, directory: &Path) {
     let watch =
         "while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done; \"$2\" stop \"$3\"; rm -rf \"$4\"";
-    Command::new("setsid")
+    let watcher = Command::new("setsid")
         .args(["sh", "-c", watch, "sh", &std::process::id().to_string()])
         .arg(script())
         .arg(directory)
@@ -120,6 +120,7 @@ fn stop_with_this_process(scratch: &Path, directory: &Path) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell");
+        .spawn();
+    // It outlives this process: nobody waits for it.
+    drop(watcher.expect("a shell"));
 }

@@ -15,10 +15,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A record as it came back.
 #[derive(Clone, Debug)]
 pub struct Received {
-    pub partition: i32,
     pub key: Vec<u8>,
     pub payload: Vec<u8>,
-    pub timestamp: Option<i64>,
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -95,10 +93,7 @@ impl Topic {
 
     /// Reads one more record, if it comes in time.
     pub fn poll(&mut self, timeout: Duration) -> Option<&Received> {
-        let message = match self.consumer.poll(timeout)? {
-            Ok(message) => message,
-            Err(_) => return None,
-        };
+        let Ok(message) = self.consumer.poll(timeout)? else { return None };
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             headers
                 .iter()
@@ -106,10 +101,8 @@ impl Topic {
                 .collect()
         });
         self.records.push(Received {
-            partition: message.partition(),
             key: message.key().unwrap_or_default().to_vec(),
             payload: message.payload().unwrap_or_default().to_vec(),
-            timestamp: message.timestamp().to_millis(),
             headers,
         });
         self.records.last()

@@ -5,6 +5,7 @@ pub mod consumer;
 pub mod daemon;
 pub mod events;
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
@@ -40,5 +41,9 @@ pub fn poll<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Opti
 /// SHA-256 in hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::new();
+    for byte in sha2::Sha256::digest(bytes) {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }

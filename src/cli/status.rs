@@ -1,0 +1,151 @@
+//! `status`: asks the running daemon how it is, or whether it has caught up.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{Arguments, Status};
+use super::run::STATUS_SOCKET;
+use super::{Exit, complain, load, note, print};
+use crate::config::{Purpose, Settings};
+use crate::telemetry::server;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where packaged daemons have their sockets.
+const RUNTIME_DIRECTORY: &str = "/run/openalgo-bridge";
+
+/// Asks and prints.
+pub(super) fn status(arguments: &Arguments, options: &Status) -> Exit {
+    let settings = load(arguments, Purpose::Ask).for_common().ok();
+    let known = known_state_dir(arguments, settings.as_ref());
+    let candidates = match &options.socket {
+        Some(socket) => vec![socket.clone()],
+        None => sockets(arguments, settings.as_ref()),
+    };
+    let target = if options.caught_up {
+        format!("/caught-up?wait={}", options.wait)
+    } else {
+        "/status.json".to_owned()
+    };
+    let patience = PATIENCE + if options.caught_up { wait(options.wait) } else { Duration::ZERO };
+    for socket in &candidates {
+        let Ok((code, body)) = server::request(socket, &target, patience) else { continue };
+        let Ok(answer) = serde_json::from_str::<Value>(&body) else { continue };
+        if let Some(known) = &known
+            && answer["state_dir"].as_str().map(Path::new) != Some(known)
+        {
+            let other = answer["state_dir"].as_str().unwrap_or("unknown");
+            let text = format!("{}: the daemon there works on {other}", socket.display());
+            return complain(&text, Exit::Unavailable);
+        }
+        let exit = if code == 200 { Exit::Ok } else { Exit::Behind };
+        return show(options, &answer, exit);
+    }
+    let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+    complain(&format!("no daemon answers; tried {}", tried.join(", ")), Exit::Unavailable)
+}
+
+fn wait(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}
+
+/// The state directory that is meant, if the command line or the environment says so.
+fn known_state_dir(arguments: &Arguments, settings: Option<&Settings>) -> Option<PathBuf> {
+    let named = !arguments.env_files.is_empty()
+        || arguments.instance.is_some()
+        || std::env::var_os("BRIDGE_ENV_FILE").is_some();
+    let directory = &settings.filter(|_| named)?.state_dir;
+    Some(std::path::absolute(directory).unwrap_or_else(|_| directory.clone()))
+}
+
+fn sockets(arguments: &Arguments, settings: Option<&Settings>) -> Vec<PathBuf> {
+    let mut sockets = Vec::new();
+    sockets.extend(settings.map(|settings| settings.state_dir.join(STATUS_SOCKET)));
+    let runtime = Path::new(RUNTIME_DIRECTORY);
+    sockets.push(match &arguments.instance {
+        Some(name) => runtime.join(name).join(STATUS_SOCKET),
+        None => runtime.join(STATUS_SOCKET),
+    });
+    sockets
+}
+
+fn show(options: &Status, answer: &Value, exit: Exit) -> Exit {
+    let printed = if options.json {
+        print(answer)
+    } else if options.caught_up {
+        let text = if exit == Exit::Ok { "caught up" } else { "not caught up" };
+        let behind = &answer["input"]["lag_bytes"];
+        if exit != Exit::Ok {
+            note(format_args!("{behind} bytes behind"));
+        }
+        print(text)
+    } else {
+        print(to_text(answer))
+    };
+    if printed == Exit::Ok { exit } else { printed }
+}
+
+/// One screen for a person.
+fn to_text(status: &Value) -> String {
+    let (input, sink, checkpoint) = (&status["input"], &status["sink"], &status["checkpoint"]);
+    let (bytes, lines) = (&status["ledger"]["bytes"], &status["ledger"]["lines"]);
+    let alarm = match text(&checkpoint["alarm"]) {
+        "" => String::new(),
+        alarm => format!(", ALARM: {alarm}"),
+    };
+    let mut rows = vec![
+        format!(
+            "{} pid {}: {}{}",
+            text(&status["mode"]),
+            status["pid"],
+            text(&status["state"]),
+            why(status)
+        ),
+        format!("input       {} ({})", text(&input["path"]), text(&input["kind"])),
+        format!(
+            "            {} of {} bytes read, {} behind",
+            input["read"], input["size"], input["lag_bytes"]
+        ),
+        format!("sink        {} {}{}", text(&sink["kind"]), text(&sink["state"]), why(sink)),
+        format!("            {} in flight, {} sent again", sink["in_flight"], sink["retries"]),
+        format!("checkpoint  offset {}{alarm}", checkpoint["offset"]),
+    ];
+    for class in ["read", "delivered", "rejected", "filtered", "blank", "pending"] {
+        rows.push(format!("{class:<10}{:>12} lines {:>16} bytes", lines[class], bytes[class]));
+    }
+    rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"]));
+    rows.join("\n")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The reason in something's status, and since when it holds.
+fn why(of: &Value) -> String {
+    match (text(&of["reason"]), text(&of["since"])) {
+        ("", _) => String::new(),
+        (reason, "") => format!(": {reason}"),
+        (reason, since) => format!(": {reason} (since {since})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::snapshot::Snapshot;
+
+    #[test]
+    fn the_text_names_every_class_and_what_is_wrong() {
+        let mut status = serde_json::to_value(Snapshot::default()).unwrap();
+        status["sink"]["reason"] = "gone".into();
+        status["checkpoint"]["alarm"] = "no space".into();
+        let text = to_text(&status);
+        for part in ["read", "pending", "lost", ": gone", "ALARM: no space"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
