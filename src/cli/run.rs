@@ -118,18 +118,25 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
     };
     let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, &start);
     pipeline::run(&mut pipeline, &mailbox, settings.shutdown_timeout);
+    // The next start would replace it; until then nobody should wait for an answer from it.
+    let _ = std::fs::remove_file(status_socket(settings));
     Ok(())
 }
 
 /// Serves the status socket. A daemon that can't still delivers.
 fn serve_status(settings: &Settings, latest: &Latest, mailbox: &Mailbox) {
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    let path = directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET);
+    let path = status_socket(settings);
     let asked = mailbox.clone();
     let ask = Arc::new(move |answer| asked.post(Event::CaughtUpAsked(answer)));
     if let Err(error) = server::serve(&path, latest.clone(), ask) {
         warn!(path = %path.display(), %error, "cannot serve the status socket");
     }
+}
+
+/// In systemd's runtime directory, where there is one.
+fn status_socket(settings: &Settings) -> PathBuf {
+    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET)
 }
 
 /// Reads the checkpoint; copies that are damaged are put aside, so that none is taken for good.

@@ -19,4 +19,5 @@ mod outage;
 mod poison;
 mod samples;
 mod state;
+mod status;
 mod stop;

@@ -12,7 +12,7 @@ fn state(bridge: &Bridge) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
     let mut files: Vec<_> = std::fs::read_dir(bridge.state())
         .unwrap()
         .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_name() != "lock")
+        .filter(|entry| entry.file_name() != "lock" && entry.file_name() != "status.sock")
         .map(|entry| {
             let changed = entry.metadata().unwrap().modified().unwrap();
             let content = std::fs::read(entry.path()).unwrap();

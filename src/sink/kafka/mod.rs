@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 pub use self::client::Librdkafka;
 pub use self::settings::{Settings, SettingsError, Timestamp};
@@ -32,6 +32,8 @@ use crate::platform::clock::Clock;
 const GIVE_BACK: Duration = Duration::from_secs(2);
 /// How long nothing may be acknowledged before the sink asks what is wrong.
 const STALLED: Duration = Duration::from_secs(5);
+/// How often a change of trouble is told.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// How long to wait for room in librdkafka's queue, which is never full by our limits.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(10);
 
@@ -217,6 +219,8 @@ struct Trouble {
     reason: String,
     since: Instant,
     since_ms: i64,
+    /// When the log was told.
+    told: Instant,
 }
 
 impl KafkaSink {
@@ -352,9 +356,9 @@ impl KafkaSink {
             Report::Delivered { tag } => self.on_delivered(tag, outcomes),
             Report::Failed { epoch, tag, failure } => self.on_failed(epoch, tag, failure, outcomes),
             Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
-            Report::Trouble { reason } | Report::Probed(Err(reason)) => self.on_trouble(reason),
-            Report::Probed(Ok(())) if self.queue.is_empty() => self.on_recovered(),
-            Report::Probed(Ok(())) | Report::Fatal { .. } => {}
+            Report::Fatal { .. } => {}
+            Report::Trouble { reason } => self.on_trouble(reason),
+            Report::Probed(answer) => self.on_probed(answer),
         }
     }
 
@@ -485,18 +489,19 @@ impl KafkaSink {
         }
     }
 
+    /// Tells what is wrong when it begins, and at most once a minute when it is something else.
     fn on_trouble(&mut self, reason: String) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.reason = reason;
-        } else {
-            error!(
-                reason,
-                in_flight = self.queue.len(),
-                "Kafka does not take events: they wait in the file; trying on"
-            );
-            let (since, since_ms) = (self.clock.now(), self.clock.unix_ms());
-            self.trouble = Some(Trouble { reason, since, since_ms });
-        }
+        let now = self.clock.now();
+        let (since, since_ms) = match &self.trouble {
+            Some(trouble) if trouble.reason == reason || now < trouble.told + TELL_INTERVAL => {
+                return;
+            }
+            Some(trouble) => (trouble.since, trouble.since_ms),
+            None => (now, self.clock.unix_ms()),
+        };
+        let in_flight = self.queue.len();
+        error!(reason, in_flight, "Kafka does not take events: they wait in the file; trying on");
+        self.trouble = Some(Trouble { reason, since, since_ms, told: now });
     }
 
     fn on_recovered(&mut self) {
@@ -506,26 +511,29 @@ impl KafkaSink {
         }
     }
 
-    /// Asks the cluster what is wrong while nothing moves.
+    /// Asks the cluster what is wrong while nothing moves; the answer is told, not the silence.
     fn probe_if_stalled(&mut self) {
         let now = self.clock.now();
-        let stalled = !self.queue.is_empty() && now >= self.last_progress + STALLED;
-        if (stalled || self.trouble.is_some()) && now >= self.last_probe + STALLED {
+        if (self.is_stalled(now) || self.trouble.is_some()) && now >= self.last_probe + STALLED {
             self.last_probe = now;
-            if stalled && self.trouble.is_none() {
-                let seconds = (now - self.last_progress).as_secs();
-                warn!(
-                    seconds,
-                    in_flight = self.queue.len(),
-                    "Kafka has acknowledged nothing for a while"
-                );
-                let reason = "nothing is acknowledged".to_owned();
-                let since_ms = self.clock.unix_ms();
-                self.trouble = Some(Trouble { reason, since: self.last_progress, since_ms });
-            }
             if let Some(flow) = &self.flow {
                 flow.probe();
             }
+        }
+    }
+
+    fn is_stalled(&self, now: Instant) -> bool {
+        !self.queue.is_empty() && now >= self.last_progress + STALLED
+    }
+
+    fn on_probed(&mut self, answer: Result<(), String>) {
+        match answer {
+            Err(reason) => self.on_trouble(reason),
+            Ok(()) if self.queue.is_empty() => self.on_recovered(),
+            Ok(()) if self.is_stalled(self.clock.now()) => {
+                self.on_trouble("the cluster answers, but acknowledges nothing".to_owned());
+            }
+            Ok(()) => {}
         }
     }
 }

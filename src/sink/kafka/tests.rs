@@ -270,9 +270,9 @@ fn a_stall_is_asked_about_and_told_as_trouble_until_something_is_acknowledged() 
     bench.pass(STALLED);
     bench.settle();
     assert!(bench.calls().contains(&Call::Probe));
-    assert_eq!(bench.sink.health().state, State::Down);
     bench.reports.post(Report::Probed(Err("topic t does not exist".to_owned())));
     bench.settle();
+    assert_eq!(bench.sink.health().state, State::Down);
     assert_eq!(bench.sink.health().reason.as_deref(), Some("topic t does not exist"));
     bench.delivered(0);
     bench.settle();
