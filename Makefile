@@ -44,7 +44,7 @@ test: lint ## everything, in less than 20 minutes on 2 cores
 	$(CARGO) test --locked
 
 soak: tools ## what takes longer than two minutes
-	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test soak -- --nocapture
+	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test e2e -- --nocapture ka_02_ka_27
 
 bench: build ## throughput, latency and CPU per line, next to others on this machine
 	@packaging/dev/bench.sh

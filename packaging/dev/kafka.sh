@@ -88,7 +88,7 @@ launch() {
   # Of its own session: Ctrl-C in the caller's terminal is the caller's business.
   setsid java "${java_opts[@]}" "${kafka[@]}" kafka.Kafka "$dir/server.properties" \
     </dev/null >>"$dir/broker.log" 2>&1 &
-  local pid=$! deadline=$((SECONDS + 60))
+  local pid=$! deadline=$((SECONDS + 120))
   echo "$pid" >"$dir/pid"
   while ((SECONDS < deadline)) && kill -0 "$pid" 2>/dev/null; do
     # An answer on the port alone could be another broker's, while ours failed to bind it.
@@ -103,7 +103,7 @@ launch() {
 }
 
 fail() {
-  grep -E 'ERROR|Exception' "$dir/broker.log" | tail -n 4 >&2 || true
+  grep -E 'ERROR|Exception' "$dir/broker.log" | tail -n 4 >&2 || tail -n 4 "$dir/broker.log" >&2
   die "the broker did not start; see $dir/broker.log"
 }
 

@@ -152,3 +152,55 @@ fn ck_15_a_state_directory_removed_at_run_time_is_made_anew() {
     assert!(numbers.len() < 310, "{} records", numbers.len());
     assert_eq!(daemon.stop(), 0);
 }
+
+/// Starts the daemon so that the kernel kills it at the given system call on a file of its state,
+/// and appends until that happened.
+fn run_until_killed(bridge: &mut Bridge, input: &mut Appender, next: &mut u64, inject: &str) {
+    let state = bridge.state();
+    let mut wrapper: Vec<String> =
+        ["strace", "-f", "-qq", "-o", "/dev/null"].map(str::to_owned).to_vec();
+    for name in
+        ["", "checkpoint.tmp", "checkpoint.json", "checkpoint.prev.tmp", "checkpoint.prev.json"]
+    {
+        wrapper.extend([
+            "-P".to_owned(),
+            state.join(name).display().to_string().trim_end_matches('/').to_owned(),
+        ]);
+    }
+    wrapper.extend(["-e".to_owned(), format!("inject={inject}")]);
+    bridge.wrapper = wrapper;
+    let mut daemon = bridge.start();
+    let killed = poll(Duration::from_secs(30), || {
+        input.events([*next]);
+        *next += 1;
+        (!daemon.is_running()).then_some(())
+    });
+    assert!(killed.is_some(), "{inject} never happened");
+    bridge.wrapper.clear();
+}
+
+#[test]
+fn ck_04_killed_at_each_step_of_a_commit_the_position_is_readable_and_nothing_is_lost() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_CHECKPOINT_INTERVAL_MS", "50");
+    let mut input = bridge.append();
+    let mut next = 0;
+    for call in ["openat", "pwrite64", "fsync", "linkat", "rename", "unlink"] {
+        for when in [1, 2, 5] {
+            let inject = format!("{call}:signal=KILL:when={when}");
+            run_until_killed(&mut bridge, &mut input, &mut next, &inject);
+            let position = bridge.checkpoint()["offset"].as_u64().unwrap();
+            let boundary = position == 0 || offsets(&bridge).contains(&position);
+            let size = std::fs::metadata(bridge.input()).unwrap().len();
+            assert!(boundary || position == size, "{inject}: {position} is within a line");
+        }
+    }
+    let daemon = bridge.start();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    consumer.wait_for_events(next as usize);
+    assert_first_deliveries_in_order(&consumer.records);
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+}

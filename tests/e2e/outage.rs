@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use crate::support::broker::Broker;
 use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
 use crate::support::daemon::{Bridge, Daemon};
@@ -143,5 +147,94 @@ fn append_to_consumer_is_well_below_200_ms_at_the_95th_percentile() {
     let (median, p95) = (latencies[100], latencies[190]);
     println!("append to consumer: median {median:?}, 95th percentile {p95:?}");
     assert!(p95 < Duration::from_millis(200), "{p95:?}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// rdkafka's broker in this process: the one that can be told to answer with errors.
+fn broker_that_can_lie() -> (MockCluster<'static, DefaultProducerContext>, String) {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let bootstrap = cluster.bootstrap_servers();
+    (cluster, bootstrap)
+}
+
+#[test]
+fn ka_14_a_dead_producer_is_rebuilt_and_everything_unacknowledged_sent_again_in_order() {
+    let (cluster, bootstrap) = broker_that_can_lie();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let bridge = Bridge::to_kafka(&bootstrap, "events");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..100);
+    bridge.wait_until_settled();
+    // Fatal for an idempotent producer: it never sends again.
+    let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    for round in 1..=3 {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[fatal]);
+        input.events(round * 100..(round + 1) * 100);
+        bridge.wait_until_settled();
+    }
+    let mut consumer = Topic::open(&bootstrap, "events");
+    consumer.wait_for_events(400);
+    assert_first_deliveries_in_order(&consumer.records);
+    assert!(bridge.rejects().is_empty(), "a dead producer is no reason to reject");
+    let status = bridge.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(
+        status["sink"]["retries"].as_u64() > Some(0),
+        "the errors did nothing: {}",
+        status["sink"]
+    );
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn ka_12_errors_that_may_heal_are_never_a_reason_to_reject() {
+    let (cluster, bootstrap) = broker_that_can_lie();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let bridge = Bridge::to_kafka(&bootstrap, "events");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..10);
+    bridge.wait_until_settled();
+    let errors = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+    ];
+    for (round, error) in (1..).zip(errors) {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
+        input.events(round * 10..(round + 1) * 10);
+        bridge.wait_until_settled();
+    }
+    let mut consumer = Topic::open(&bootstrap, "events");
+    consumer.wait_for_events(10 * (errors.len() + 1));
+    assert_first_deliveries_in_order(&consumer.records);
+    assert!(bridge.rejects().is_empty(), "{:?}", bridge.rejects());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_record_refused_as_invalid_leaves_alone_and_its_neighbours_stay() {
+    let (cluster, bootstrap) = broker_that_can_lie();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let mut bridge = Bridge::to_kafka(&bootstrap, "events");
+    bridge.set("KAFKA_PRODUCER_BATCH_SIZE", "1000000");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..10);
+    bridge.wait_until_settled();
+    // The batch, and then the first record of it alone.
+    let invalid = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[invalid, invalid]);
+    input.events(10..20);
+    bridge.wait_until_settled();
+    let mut consumer = Topic::open(&bootstrap, "events");
+    let numbers = consumer.wait_for_events(19);
+    assert_eq!(numbers, (0..10).chain(11..20).collect::<Vec<_>>());
+    let rejects = bridge.rejects();
+    assert_eq!((rejects.len(), &rejects[0]["reason"]), (1, &"refused".into()));
     assert_eq!(daemon.stop(), 0);
 }
