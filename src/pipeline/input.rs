@@ -193,6 +193,11 @@ impl Pipeline {
         self.input.hinted = false;
         self.input.next_look = now + LOOK_INTERVAL;
         self.input.unread = true;
+        // Also while there is no room to read: what is not read yet must be missed if it vanishes.
+        for lane in self.lanes.iter_mut().filter(|lane| lane.state != LaneState::Over) {
+            // An error shows when it is read.
+            let _ = lane.file.refresh_size();
+        }
         match self.edges.watch.arm() {
             Ok(()) => self.input.watch_failing = false,
             Err(error) => {
@@ -242,9 +247,14 @@ impl Pipeline {
         let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
         match FollowedFile::open(fs, path, self.settings.max_line_bytes, former) {
             Ok(Some(file)) => {
-                self.add_lane(file, Ledger::default());
+                if let Some(known) = self.remembered.take() {
+                    self.adopt(file, &known);
+                } else {
+                    let path = self.settings.input.display();
+                    info!(%path, "following a new file from its start");
+                    self.add_lane(file, Ledger::default());
+                }
                 self.set_input(InputState::Following);
-                info!(path = %self.settings.input.display(), "following a new file from its start");
             }
             // Gone again, or another thing by now: the next look tells.
             Ok(None) => self.input.hinted = true,

@@ -1,6 +1,10 @@
 //! What becomes of a line that was read: tracked first, then judged, then published, put aside
 //! or skipped.
 
+use std::time::Duration;
+
+use tracing::warn;
+
 use super::lane::{RejectedBytes, SentLine, Tracked};
 use super::{Pipeline, Progress};
 use crate::checkpoint::writer::RejectedLine;
@@ -11,6 +15,9 @@ use crate::domain::ledger::{Amount, Class};
 use crate::domain::position::Generation;
 use crate::sink::Message;
 use crate::sink::rejects::{self, Rejected};
+
+/// How often rejects are told of in the log.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Pipeline {
     /// Takes a line of the lane at `index`. [`Progress::Full`]: there is no room, it is held.
@@ -115,6 +122,7 @@ impl Pipeline {
         line: &RejectedBytes,
         rejection: &Rejection,
     ) {
+        self.tell_reject(rejection, line.offset);
         let encoded = rejects::encode(&Rejected {
             at_ms: self.edges.clock.unix_ms(),
             sink: self.settings.sink_name,
@@ -132,5 +140,17 @@ impl Pipeline {
             // say so through the in-flight limit rather than be lost.
             Err(error) => tracing::error!(%error, "cannot encode a rejected line"),
         }
+    }
+
+    /// Tells of the first reject, and then of the number of them once a minute.
+    fn tell_reject(&mut self, rejection: &Rejection, offset: u64) {
+        self.rejects_untold += 1;
+        let now = self.edges.clock.now();
+        if self.rejects_told.is_some_and(|told| now < told + TELL_INTERVAL) {
+            return;
+        }
+        let (reason, lines) = (rejection.reason.as_str(), std::mem::take(&mut self.rejects_untold));
+        self.rejects_told = Some(now);
+        warn!(lines, reason, offset, "rejected: kept aside, see `openalgo-bridge rejects list`");
     }
 }

@@ -31,7 +31,7 @@ use self::lane::{Lane, Tracked};
 use self::position::PositionKeeper;
 use self::report::Reporter;
 use crate::checkpoint::writer::StateEvent;
-use crate::checkpoint::{Committer, Lost};
+use crate::checkpoint::{Committer, GenerationState, Lost};
 use crate::domain::acks::{AckTracker, Limits, RecordId};
 use crate::domain::delivery::Outcome;
 use crate::domain::envelope::EventTypes;
@@ -115,6 +115,8 @@ pub struct Pipeline {
     edges: Edges,
     /// Lives of the input that are not settled, oldest first; the live file is the last one.
     lanes: Vec<Lane>,
+    /// What is known of the input while nothing was there yet to compare it with.
+    remembered: Option<GenerationState>,
     next_lane: u64,
     tracker: AckTracker<Tracked>,
     /// Where all bytes went so far.
@@ -130,6 +132,9 @@ pub struct Pipeline {
     stopping: bool,
     /// Why rejects can't be written.
     rejects_failing: Option<String>,
+    /// Rejected lines since the log was last told of them, and when that was.
+    rejects_untold: u64,
+    rejects_told: Option<Instant>,
     reporter: Reporter,
 }
 

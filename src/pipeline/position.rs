@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::{Pipeline, Settings};
-use crate::checkpoint::{Checkpoint, ModeSwitch};
+use crate::checkpoint::{Checkpoint, GenerationState, ModeSwitch};
 
 /// How soon after the watermark moved a killed process finds it again.
 const NOTE_INTERVAL: Duration = Duration::from_millis(10);
@@ -155,13 +155,18 @@ impl Pipeline {
         !self.lanes.is_empty() && !sizes.eq(self.position.sizes.iter().copied())
     }
 
+    fn generations(&self) -> Vec<GenerationState> {
+        let lanes = self.lanes.iter().map(super::lane::Lane::checkpoint);
+        self.remembered.iter().cloned().chain(lanes).collect()
+    }
+
     fn checkpoint(&mut self) -> Checkpoint {
         self.position.sequence += 1;
         Checkpoint {
             sequence: self.position.sequence,
             committed_at_ms: self.edges.clock.unix_ms(),
             mode: self.settings.mode.to_owned(),
-            generations: self.lanes.iter().map(super::lane::Lane::checkpoint).collect(),
+            generations: self.generations(),
             closed: self.closed,
             lost: self.lost.clone(),
             mode_switches: self.position.mode_switches.clone(),

@@ -184,10 +184,9 @@ impl Pipeline {
     /// What was read and is not settled: behind the watermark less what is acknowledged there, and
     /// the unterminated line.
     pub(super) fn pending(&self) -> Amount {
-        let mut read = self.closed.settled();
+        let mut read = self.settled_so_far().settled();
         let mut unread_lines = self.lines_behind_watermark;
         for lane in &self.lanes {
-            read += lane.ledger.settled();
             read.bytes += lane.file.position() - lane.settled();
             unread_lines += u64::from(lane.held.is_some());
             unread_lines += u64::from(lane.file.position() > lane.file.line_start());

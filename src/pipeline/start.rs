@@ -52,6 +52,7 @@ impl Pipeline {
         let first = checkpoint.is_none();
         let mut pipeline = Self {
             lanes: Vec::new(),
+            remembered: None,
             next_lane: 0,
             tracker: AckTracker::new(settings.in_flight),
             ledger: Ledger::default(),
@@ -65,6 +66,8 @@ impl Pipeline {
             lines_behind_watermark: 0,
             stopping: false,
             rejects_failing: None,
+            rejects_untold: 0,
+            rejects_told: None,
             reporter: Reporter::new(edges.latest.clone(), settings.state_dir.clone(), now_ms),
             settings,
             edges,
@@ -73,10 +76,7 @@ impl Pipeline {
             Some(checkpoint) => pipeline.go_on(&checkpoint),
             None => pipeline.begin(matches!(start, Start::First)),
         }
-        pipeline.ledger = pipeline.lanes.iter().fold(pipeline.closed, |mut ledger, lane| {
-            ledger += lane.ledger;
-            ledger
-        });
+        pipeline.ledger = pipeline.settled_so_far();
         pipeline
     }
 
@@ -105,10 +105,19 @@ impl Pipeline {
         for generation in older {
             self.give_up(generation);
         }
-        let Some(mut file) = self.open_at_start() else {
+        if let Some(file) = self.open_at_start() {
+            self.adopt(file, live);
+        } else if find_moved(self.edges.fs.as_ref(), &live.path, &live.identity).is_some() {
             self.give_up(live);
-            return;
-        };
+        } else {
+            // Perhaps its file system is not mounted yet, or it may not be read for now: what is
+            // known of it is kept until something is there to compare it with.
+            self.remembered = Some(live.clone());
+        }
+    }
+
+    /// Goes on with a file that is there, where what is known of the input says so.
+    pub(super) fn adopt(&mut self, mut file: FollowedFile, live: &GenerationState) {
         let known = Known {
             identity: &live.identity,
             head: live.head.as_ref(),
@@ -176,13 +185,24 @@ impl Pipeline {
         let (from, to) = (known.offset, to.max(known.offset));
         let reason = LostReason::MovedAway;
         if from == to {
-            warn!(
+            info!(
                 offset = from,
-                "the input was moved away while the bridge was down; as far as is known it was delivered whole"
+                "a file was moved away while the bridge was down; as far as is known it was \
+                 delivered whole"
             );
         }
         self.lose(Lost { generation: known.generation, from, to, reason });
         self.position.moved();
+    }
+
+    /// The ledger of everything behind the watermark.
+    pub(super) fn settled_so_far(&self) -> Ledger {
+        let remembered = self.remembered.iter().map(|known| known.ledger);
+        let ledgers = self.lanes.iter().map(|lane| lane.ledger).chain(remembered);
+        ledgers.fold(self.closed, |mut sum, ledger| {
+            sum += ledger;
+            sum
+        })
     }
 
     /// Opens the input, if there is one. What is in the way is told by the first look.
@@ -227,7 +247,7 @@ pub fn state_at(
 /// The size of a file that was moved to another name in its directory.
 fn find_moved(fs: &dyn Fs, path: &Path, identity: &Identity) -> Option<u64> {
     let siblings: io::Result<_> = fs.list(path.parent()?);
-    siblings.ok()?.into_iter().find_map(|sibling| {
+    siblings.ok()?.into_iter().filter(|sibling| sibling != path).find_map(|sibling| {
         let facts = fs.stat(&sibling).ok()?;
         let there = Identity { dev: facts.dev, ino: facts.ino, born_ns: facts.born_ns };
         there.is_same_file(identity).then_some(facts.size)

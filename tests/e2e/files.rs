@@ -1,6 +1,7 @@
 //! Whatever happens to the one file: created late, cut, rewritten, replaced, moved, deleted.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::time::Duration;
 
@@ -341,4 +342,45 @@ fn in_24_in_25_in_28_crlf_bom_nuls_and_blank_lines() {
         assert!(text.as_bytes()[*offset as usize..].starts_with(event(number as u64).as_bytes()));
     }
     assert!(setup.bridge.rejects().is_empty());
+}
+
+#[test]
+fn in_38_a_file_that_is_away_at_the_start_and_comes_back_is_resumed() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    let away = setup.bridge.directory().join("away");
+    std::fs::rename(setup.bridge.input(), &away).unwrap();
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    assert_eq!(daemon.stop(), 0);
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    Appender::open(&away).events(10..20);
+    std::fs::rename(&away, setup.bridge.input()).unwrap();
+    setup.expect(&(0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert!(setup.bridge.checkpoint()["lost"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn in_04_a_file_that_may_not_be_read_is_resumed_once_it_may() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    let mut bridge = setup.bridge;
+    std::fs::set_permissions(bridge.input(), Permissions::from_mode(0o000)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        // Root may read everything: give up what makes it so.
+        bridge.wrapper =
+            ["setpriv", "--bounding-set=-all", "--inh-caps=-all"].map(str::to_owned).to_vec();
+    }
+    let daemon = bridge.start();
+    daemon.wait_for_log("permission_denied");
+    std::fs::set_permissions(bridge.input(), Permissions::from_mode(0o644)).unwrap();
+    bridge.append().events(10..20);
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    consumer.wait_for_events(20);
+    bridge.wait_until_settled();
+    consumer.read_all();
+    assert_eq!(consumer.numbers(), (0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
 }

@@ -463,8 +463,7 @@ impl KafkaSink {
     /// Starts over with a new producer: everything not acknowledged goes again, in file order.
     fn rebuild_if_due(&mut self) {
         let Phase::Broken { since, not_before } = self.phase else { return };
-        let now = self.clock.now();
-        if now < not_before || (self.sent > 0 && now < since + GIVE_BACK) {
+        if self.clock.now() < self.rebuild_at(since, not_before) {
             return;
         }
         self.flow = None;
@@ -479,6 +478,10 @@ impl KafkaSink {
         self.next = self.first;
         self.phase = Phase::Flowing;
         self.pump();
+    }
+
+    fn rebuild_at(&self, since: Instant, not_before: Instant) -> Instant {
+        if self.sent > 0 { not_before.max(since + GIVE_BACK) } else { not_before }
     }
 
     fn hurry(&mut self) {
@@ -565,7 +568,7 @@ impl Sink for KafkaSink {
 
     fn deadline(&self) -> Option<Instant> {
         if let Phase::Broken { since, not_before } = self.phase {
-            return Some(if self.sent > 0 { since + GIVE_BACK } else { not_before });
+            return Some(self.rebuild_at(since, not_before));
         }
         if self.queue_full {
             return Some(self.clock.now() + QUEUE_FULL_RETRY);
