@@ -10,22 +10,22 @@
 //! `client` is all there is to librdkafka; this file holds the order and can be tested without it.
 
 mod client;
+mod producer;
 mod settings;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info};
 
 pub use self::client::Librdkafka;
+pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
 pub use self::settings::{Settings, SettingsError, Timestamp};
 
 use super::{Health, Message, Sink, State};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::{Backoff, Outcome};
-use crate::domain::envelope::Rejection;
 use crate::platform::clock::Clock;
 
 /// How long a broken producer may take to give its records back before a new one is built.
@@ -36,129 +36,6 @@ const STALLED: Duration = Duration::from_secs(5);
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// How long to wait for room in librdkafka's queue, which is never full by our limits.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(10);
-
-/// A producer as the sink needs it.
-pub trait Producer: Send {
-    /// Hands over a record; its report comes back under `tag`.
-    fn send(&self, tag: u64, message: &Message) -> Result<(), SendError>;
-    /// Sends at once what waits for a fuller batch.
-    fn nudge(&self);
-    /// Gives back everything that is not acknowledged.
-    fn purge(&self);
-    /// Asks the cluster about the topic; the answer comes as [`Report::Probed`].
-    fn probe(&self);
-}
-
-/// What a producer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Everything, in order; dead after the first loss.
-    Flow,
-    /// One record at a time.
-    Alone,
-}
-
-/// Makes producers.
-pub trait Connect: Send {
-    /// A producer whose reports carry `epoch`.
-    fn connect(
-        &self,
-        purpose: Purpose,
-        epoch: u32,
-        reports: &Reports,
-    ) -> Result<Box<dyn Producer>, String>;
-}
-
-/// Why a record could not be handed over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// No room; later.
-    QueueFull,
-    /// The same as a failed report.
-    Failed(Failure),
-}
-
-/// Why a record was not delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The batch that it was in can't be accepted; whether it was this record, only trying it
-    /// alone can tell.
-    Unacceptable(Rejection),
-    /// Anything that may heal.
-    Transient(String),
-}
-
-/// What producers tell, on their own threads. A tag names a record, an epoch the producer.
-#[derive(Debug)]
-pub enum Report {
-    /// Acknowledged.
-    Delivered {
-        /// The record.
-        tag: u64,
-    },
-    /// Not delivered, or not known to be.
-    Failed {
-        /// The producer that had it.
-        epoch: u32,
-        /// The record.
-        tag: u64,
-        /// Why.
-        failure: Failure,
-    },
-    /// The producer is dead.
-    Fatal {
-        /// Which one.
-        epoch: u32,
-        /// Why.
-        reason: String,
-    },
-    /// Something is wrong with the connection.
-    Trouble {
-        /// What.
-        reason: String,
-    },
-    /// The answer to a probe.
-    Probed(Result<(), String>),
-}
-
-/// Where reports are put down. Cheap to clone.
-#[derive(Clone)]
-pub struct Reports {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    reports: Mutex<Vec<Report>>,
-    /// The owner was rung and has not taken the reports yet.
-    rung: AtomicBool,
-    ring: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Reports {
-    /// An empty place; `ring` is called when there is something.
-    pub fn new(ring: Box<dyn Fn() + Send + Sync>) -> Self {
-        let (reports, rung) = (Mutex::default(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { reports, rung, ring }) }
-    }
-
-    /// Puts a report down. What is there is bounded by the records in flight.
-    pub fn post(&self, report: Report) {
-        self.lock().push(report);
-        if !self.shared.rung.swap(true, Ordering::AcqRel) {
-            (self.shared.ring)();
-        }
-    }
-
-    fn take(&self, into: &mut Vec<Report>) {
-        self.shared.rung.store(false, Ordering::Release);
-        std::mem::swap(&mut *self.lock(), into);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
-        // A list is whole whenever its lock is free.
-        self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// See the module.
 pub struct KafkaSink {

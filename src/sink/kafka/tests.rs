@@ -1,12 +1,13 @@
 //! The order of the sink, with producers that the test plays itself.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::envelope::{EventTypes, Reason, Verdict, validate};
+use crate::domain::envelope::{EventTypes, Reason, Rejection, Verdict, validate};
 use crate::domain::framing::LineBytes;
 use crate::domain::position::Generation;
 
