@@ -225,6 +225,10 @@ impl Worker {
     fn write_note(&mut self, checkpoint: &Checkpoint) {
         let index = self.next_note;
         self.next_note = (index + 1) % self.notes.len();
+        // Without the lock the directory is another daemon's by now.
+        if !self.store.still_holds(&self.lock) {
+            return;
+        }
         let Ok(text) = format::encode(checkpoint) else { return };
         if self.notes[index].is_none() {
             self.notes[index] = self.store.open_note(index).ok();

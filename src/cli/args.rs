@@ -20,11 +20,21 @@ pub(super) struct Arguments {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Without --env-file and --instance, the configuration is $BRIDGE_ENV_FILE, else \
+const EXIT_CODES: &str =
+    "Without --env-file and --instance, the configuration is $BRIDGE_ENV_FILE, else \
 /etc/openalgo-bridge/.env, else (run and check) ./.env.
 
-Exit codes: 0 done; 64 wrong usage; 65 invalid data; 69 the other side is unusable; 70 a second SIGTERM;
-74 I/O error; 75 another process holds the state directory; 78 configuration.";
+Exit codes:
+   0  done
+   1  status --caught-up: not within the wait
+  64  wrong usage
+  65  invalid data
+  69  the other side is unusable
+  70  a second SIGTERM
+  74  I/O error
+  75  another process holds the state directory
+  78  configuration
+ 101  a bug";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

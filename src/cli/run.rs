@@ -91,16 +91,17 @@ impl Failure {
 }
 
 fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failure> {
+    // First of all, so that a stop that comes early is a clean one.
+    let mailbox = Mailbox::default();
+    let stop = mailbox.clone();
+    signals::listen(move || stop.post(Event::Stop))?;
+
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Store::new(Arc::clone(&fs), &settings.state_dir);
     store.create()?;
     let lock = store.lock()?;
     let start = find_start(&store)?;
-
-    let mailbox = Mailbox::default();
-    let stop = mailbox.clone();
-    signals::listen(move || stop.post(Event::Stop))?;
 
     let sink = kafka_sink(settings, kafka, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
@@ -176,10 +177,13 @@ fn kafka_sink(
     clock: &Arc<dyn Clock>,
     mailbox: &Mailbox,
 ) -> Result<KafkaSink, Failure> {
-    let client = Librdkafka::new(sink_settings(settings, kafka), Arc::clone(clock));
+    let sink = sink_settings(settings, kafka);
+    let batch_bytes = sink.batch_bytes();
+    let client = Librdkafka::new(sink, Arc::clone(clock));
     let bell = mailbox.clone();
     let reports = Reports::new(Box::new(move || bell.post(Event::SinkReported)));
-    KafkaSink::new(Box::new(client), Arc::clone(clock), reports).map_err(Failure::Kafka)
+    KafkaSink::new(Box::new(client), Arc::clone(clock), batch_bytes, reports)
+        .map_err(Failure::Kafka)
 }
 
 /// The sink's share of the settings.
@@ -262,9 +266,15 @@ fn format(format: LogFormat) -> Format {
 fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    let _ = io::Write::write_fmt(
-        &mut io::stderr(),
-        format_args!("openalgo-bridge: a bug: thread {thread} panicked at {place}\n"),
-    );
+    let text = format!("openalgo-bridge: a bug: thread {thread} panicked at {place}\n");
+    // A full pipe behind standard error must not keep the process.
+    let (done, written) = std::sync::mpsc::sync_channel(1);
+    let writer = std::thread::Builder::new().spawn(move || {
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+        let _ = done.send(());
+    });
+    if writer.is_ok() {
+        let _ = written.recv_timeout(std::time::Duration::from_secs(1));
+    }
     std::process::exit(101);
 }

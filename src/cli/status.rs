@@ -114,9 +114,10 @@ fn to_text(status: &Value) -> String {
         format!("checkpoint  offset {}{alarm}", checkpoint["offset"]),
     ];
     for class in ["read", "delivered", "rejected", "filtered", "blank", "pending"] {
-        rows.push(format!("{class:<10}{:>12} lines {:>16} bytes", lines[class], bytes[class]));
+        let (lines, bytes) = (lines[class].to_string(), bytes[class].to_string());
+        rows.push(format!("{class:<10}{lines:>12} lines {bytes:>16} bytes"));
     }
-    rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"]));
+    rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"].to_string()));
     rows.join("\n")
 }
 

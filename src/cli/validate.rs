@@ -66,10 +66,12 @@ pub(super) fn validate(arguments: &Arguments, options: &Validate) -> Exit {
     let mut validator =
         Validator { name: name.clone(), types, max_line_bytes, json: options.json, out, summary };
     match validator.run(input) {
-        Ok(()) if validator.summary.rejected > 0 => Exit::Data,
-        Ok(()) => Exit::Ok,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Data,
-        Err(error) => complain(&format_args!("{name}: {error}"), Exit::Io),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format_args!("{name}: {error}"), Exit::Io)
+        }
+        // Also when the reader of the output went away (`| head`).
+        _ if validator.summary.rejected > 0 => Exit::Data,
+        _ => Exit::Ok,
     }
 }
 

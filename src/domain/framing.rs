@@ -24,6 +24,8 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 struct Chunk {
     before: Vec<u8>,
     data: Bytes,
+    /// File offset of the first byte.
+    start: u64,
 }
 
 /// Bytes of a [`Frame`], shared with the buffer that they were read into.
@@ -37,13 +39,20 @@ pub struct LineBytes {
 impl LineBytes {
     /// A line that stands alone; for tests and for lines that were stored elsewhere.
     pub fn standalone(line: &[u8]) -> Self {
-        let chunk = Chunk { before: Vec::new(), data: Bytes::copy_from_slice(line) };
+        let data = Bytes::copy_from_slice(line);
+        let chunk = Chunk { before: Vec::new(), data, start: 0 };
         Self { chunk: Arc::new(chunk), start: 0, end: line.len() as u32 }
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.chunk.data[self.start as usize..self.end as usize]
+    }
+
+    /// The buffer that it keeps in memory: where it began in the file, and its size in bytes. All
+    /// lines of a buffer keep it together.
+    pub fn buffer(&self) -> (u64, usize) {
+        (self.chunk.start, self.chunk.data.len())
     }
 
     /// How many bytes.
@@ -81,6 +90,16 @@ impl Place {
         let mut context = before[before.len() - from_before..].to_vec();
         context.extend_from_slice(&data[data.len() - from_data..]);
         context
+    }
+}
+
+impl Place {
+    /// The same place, keeping nothing in memory but the bytes before it.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let data = Bytes::from(self.context());
+        let end = data.len() as u32;
+        Self { chunk: Arc::new(Chunk { before: Vec::new(), data, start: 0 }), end }
     }
 }
 
@@ -256,6 +275,14 @@ impl LineFramer {
         Some(self.judge(span, skipped, start..end, place))
     }
 
+    /// How many whole lines wait to be handed out.
+    pub fn lines_ready(&self) -> u64 {
+        let ready = self.ready.as_ref();
+        ready.map_or(0, |ready| {
+            memchr::memchr_iter(b'\n', &ready.chunk.data[ready.next..]).count() as u64
+        })
+    }
+
     /// Ends the input: the unfinished line as a frame, if there is one.
     pub fn finish(&mut self) -> Option<Frame> {
         let end = self.position();
@@ -266,7 +293,8 @@ impl LineFramer {
         let data = self.buffer.split_to(self.buffer_len).freeze();
         let length = data.len();
         let before = self.tail[..self.tail.len().saturating_sub(length)].to_vec();
-        let place = Place { chunk: Arc::new(Chunk { before, data }), end: length as u32 };
+        let chunk = Chunk { before, data, start: end - length as u64 };
+        let place = Place { chunk: Arc::new(chunk), end: length as u32 };
         let skipped = std::mem::take(&mut self.skipped);
         self.line_start = end;
         self.buffer_len = 0;
@@ -315,7 +343,7 @@ impl LineFramer {
         let start = self.buffer_start();
         let data = self.buffer.split_to(end).freeze();
         self.ready = Some(Ready {
-            chunk: Arc::new(Chunk { before, data }),
+            chunk: Arc::new(Chunk { before, data, start }),
             start,
             next: 0,
             skipped: std::mem::take(&mut self.skipped),

@@ -10,7 +10,6 @@ use super::{Pipeline, Progress};
 use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
-use crate::domain::position::Generation;
 use crate::platform::fs::FileKind;
 use crate::source::file::{self, AtPath, Cut, FollowedFile, Read};
 
@@ -23,6 +22,15 @@ const QUIET: Duration = Duration::from_mins(5);
 
 /// How many lines a turn takes, so that reports and commits are never far behind.
 const LINES_PER_TURN: usize = 2048;
+
+/// How many blocks a turn reads, whether they hold whole lines or not.
+const BLOCKS_PER_TURN: usize = 16;
+
+/// What is left of a turn.
+struct Budget {
+    lines: usize,
+    blocks: usize,
+}
 
 /// What is known about the input path.
 pub(super) struct InputWatch {
@@ -107,10 +115,12 @@ impl Pipeline {
         if !self.input.unread {
             return Progress::NothingToRead;
         }
-        let mut lines = 0;
-        for index in 0..self.lanes.len() {
-            match self.read_lane(index, &mut lines) {
-                Progress::CaughtUp | Progress::NothingToRead => {}
+        let mut budget = Budget { lines: LINES_PER_TURN, blocks: BLOCKS_PER_TURN };
+        let mut index = 0;
+        // A cut adds a lane behind the one that was cut.
+        while index < self.lanes.len() {
+            match self.read_lane(index, &mut budget) {
+                Progress::CaughtUp | Progress::NothingToRead => index += 1,
                 progress => return progress,
             }
         }
@@ -119,7 +129,7 @@ impl Pipeline {
     }
 
     /// Reads one lane to its end, as far as the turn and the limits allow.
-    fn read_lane(&mut self, index: usize, lines: &mut usize) -> Progress {
+    fn read_lane(&mut self, index: usize, budget: &mut Budget) -> Progress {
         loop {
             while let Some(lane) = self.lanes.get_mut(index) {
                 let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) else {
@@ -129,8 +139,8 @@ impl Pipeline {
                 if self.take_line(index, frame, whole) == Progress::Full {
                     return Progress::Full;
                 }
-                *lines += 1;
-                if *lines >= LINES_PER_TURN {
+                budget.lines = budget.lines.saturating_sub(1);
+                if budget.lines == 0 {
                     return Progress::More;
                 }
             }
@@ -138,15 +148,35 @@ impl Pipeline {
             if lane.state == LaneState::Over {
                 return Progress::CaughtUp;
             }
-            match lane.file.read() {
-                Ok(Read::Data) => lane.last_data = self.edges.clock.now(),
+            // A line without an end, or a hole, is no reason to leave others unserved.
+            if budget.blocks == 0 {
+                return Progress::More;
+            }
+            budget.blocks -= 1;
+            let read = lane.file.read();
+            if read.is_ok() && lane.failing.take().is_some() && lane.state == LaneState::Live {
+                self.set_input(InputState::Following);
+            }
+            match read {
+                Ok(Read::Data) => self.lanes[index].last_data = self.edges.clock.now(),
                 Ok(Read::End) => return self.at_end(index),
                 Ok(Read::Cut(cut)) => self.on_cut(index, cut),
                 Err(error) => {
-                    self.set_input(InputState::Waiting(Waiting::of(&error)));
+                    self.on_read_failed(index, &error);
                     return Progress::CaughtUp;
                 }
             }
+        }
+    }
+
+    fn on_read_failed(&mut self, index: usize, error: &io::Error) {
+        let lane = &mut self.lanes[index];
+        let why = Waiting::of(error);
+        let told = lane.failing.replace(why.clone()).is_some();
+        if lane.state == LaneState::Live {
+            self.set_input(InputState::Waiting(why));
+        } else if !told {
+            error!(%error, "a file that was moved away can't be read; trying on");
         }
     }
 
@@ -169,20 +199,21 @@ impl Pipeline {
         let lane = &mut self.lanes[index];
         let reason =
             if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten };
-        let was_live = lane.state == LaneState::Live;
-        let former = (*lane.file.identity(), lane.file.generation());
         warn!(
             position = cut.unread.start,
             reason = if cut.truncated { "truncated" } else { "rewritten in place" },
             "the input was cut: its new content is read from the start"
         );
+        // From the open file: its path may name another one by now.
+        let next = lane.file.next_life(self.settings.max_line_bytes);
+        let (state, generation) = (lane.state, lane.file.generation());
         finish(lane);
-        let (generation, from, to) = (former.1, cut.unread.start, cut.unread.end);
+        let mut next = self.new_lane(next, Ledger::default());
+        next.state = state;
+        self.lanes.insert(index + 1, next);
+        let (from, to) = (cut.unread.start, cut.unread.end);
         self.lose(Lost { generation, from, to, reason });
         self.position.moved();
-        if was_live {
-            self.open_live(Some(former));
-        }
     }
 
     fn look_if_due(&mut self) {
@@ -218,13 +249,22 @@ impl Pipeline {
         let open = self.lanes.iter().rposition(|lane| {
             lane.state != LaneState::Over && lane.file.identity().is_same_file(identity)
         });
-        if let Some(index) = open {
-            self.lanes[index].state = LaneState::Live;
-            self.set_input(InputState::Following);
+        let Some(index) = open else {
+            self.supersede("the input was replaced: it is read to its end, then the new file");
+            self.open_live();
             return;
+        };
+        if self.lanes[index].state != LaneState::Live {
+            // Moved back: what stood at the path meanwhile is older now.
+            self.supersede("the input was replaced by a file that stood here before");
+            let mut lane = self.lanes.remove(index);
+            lane.state = LaneState::Live;
+            self.lanes.push(lane);
+            self.position.moved();
         }
-        self.supersede("the input was replaced: it is read to its end, then the new file");
-        self.open_live(None);
+        if self.lanes.last().is_some_and(|live| live.failing.is_none()) {
+            self.set_input(InputState::Following);
+        }
     }
 
     fn on_nothing_at_path(&mut self, why: Waiting) {
@@ -243,9 +283,9 @@ impl Pipeline {
     }
 
     /// Opens the file at the path from its start.
-    fn open_live(&mut self, former: Option<(Identity, Option<Generation>)>) {
+    fn open_live(&mut self) {
         let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
-        match FollowedFile::open(fs, path, self.settings.max_line_bytes, former) {
+        match FollowedFile::open(fs, path, self.settings.max_line_bytes, None) {
             Ok(Some(file)) => {
                 if let Some(known) = self.remembered.take() {
                     self.adopt(file, &known);
@@ -264,10 +304,15 @@ impl Pipeline {
 
     /// Adds a lane for a file that was just opened.
     pub(super) fn add_lane(&mut self, file: FollowedFile, ledger: Ledger) {
+        let lane = self.new_lane(file, ledger);
+        self.lanes.push(lane);
+        self.position.moved();
+    }
+
+    fn new_lane(&mut self, file: FollowedFile, ledger: Ledger) -> Lane {
         let key = self.next_lane;
         self.next_lane += 1;
-        self.lanes.push(Lane::new(key, file, ledger, self.edges.clock.now()));
-        self.position.moved();
+        Lane::new(key, file, ledger, self.edges.clock.now())
     }
 
     /// Records a change of state, and logs it once.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::input::Waiting;
 use crate::checkpoint::GenerationState;
 use crate::domain::framing::{Frame, LineBytes, Place};
 use crate::domain::identity::Fingerprint;
@@ -19,6 +20,8 @@ pub(super) struct Lane {
     pub state: LaneState,
     /// A line that found no room.
     pub held: Option<Frame>,
+    /// Why it can't be read at the moment.
+    pub failing: Option<Waiting>,
     /// When something was last read from it.
     pub last_data: Instant,
     /// Its size when it was opened: what lies before was there before the daemon looked.
@@ -110,6 +113,7 @@ impl Lane {
             file,
             state: LaneState::Live,
             held: None,
+            failing: None,
             last_data: now,
             ledger,
         }

@@ -10,7 +10,7 @@ use super::{Pipeline, Progress};
 use crate::checkpoint::writer::RejectedLine;
 use crate::domain::acks::RecordId;
 use crate::domain::envelope::{Reason, Rejection, Verdict, validate};
-use crate::domain::framing::{Content, Frame, OVERSIZE_PREFIX_BYTES};
+use crate::domain::framing::{Content, Frame, LineBytes, OVERSIZE_PREFIX_BYTES};
 use crate::domain::ledger::{Amount, Class};
 use crate::domain::position::Generation;
 use crate::sink::Message;
@@ -24,8 +24,9 @@ impl Pipeline {
     ///
     /// `whole`: it ended with LF. Else it is the rest of a file that is over.
     pub(super) fn take_line(&mut self, index: usize, frame: Frame, whole: bool) -> Progress {
+        let lane = self.lanes[index].key;
         let in_memory = match &frame.content {
-            Content::Line(line) => line.len(),
+            Content::Line(line) => self.kept_by(lane, line),
             Content::Oversize(_) => OVERSIZE_PREFIX_BYTES,
             Content::Blank => 0,
         };
@@ -56,6 +57,7 @@ impl Pipeline {
                 let detail = format!("the line has {} bytes, the limit is {limit}", line.length);
                 let rejection = Rejection::new(Reason::TooLong, detail);
                 let rejection = if whole { rejection } else { rejection.at_end_of_file() };
+                tracked.place = tracked.place.detached();
                 let record = self.tracker.track(tracked, in_memory);
                 let (length, sha256) = (line.length, line.sha256);
                 let line = RejectedBytes { offset, length, sha256, bytes: line.prefix };
@@ -68,13 +70,15 @@ impl Pipeline {
                         tracked.seen_ms = envelope.event_time_ms;
                     }
                     tracked.line = Some(SentLine { bytes: line.clone(), offset });
+                    self.counted_buffer = Some((tracked.lane, line.buffer().0));
                     let record = self.tracker.track(tracked, in_memory);
                     self.edges.sink.publish(record, message);
                 }
                 Verdict::Filtered => self.skip(tracked, Class::Filtered),
                 Verdict::Rejected(rejection) => {
                     let rejection = if whole { rejection } else { rejection.at_end_of_file() };
-                    let record = self.tracker.track(tracked, in_memory);
+                    tracked.place = tracked.place.detached();
+                    let record = self.tracker.track(tracked, line.len());
                     let line = RejectedBytes::whole(line.clone(), offset);
                     self.reject(record, generation, &line, &rejection);
                 }
@@ -95,12 +99,20 @@ impl Pipeline {
             newest.amount += tracked.amount;
             newest.skipped += tracked.skipped;
             newest.end = tracked.end;
-            newest.place = tracked.place;
+            newest.place = tracked.place.detached();
             // The watermark is behind a run only as long as something before it is open.
             return;
         }
-        let record = self.tracker.track(tracked, 0);
+        let place = tracked.place.detached();
+        let record = self.tracker.track(Tracked { place, ..tracked }, 0);
         self.acknowledge(record, class);
+    }
+
+    /// How much memory a line keeps that is not counted yet: the buffer that it was read into, if
+    /// no line before it does.
+    fn kept_by(&self, lane: u64, line: &LineBytes) -> usize {
+        let (start, size) = line.buffer();
+        if self.counted_buffer == Some((lane, start)) { 0 } else { size }
     }
 
     /// Puts a line aside that the sink can never accept.

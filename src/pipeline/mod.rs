@@ -132,6 +132,8 @@ pub struct Pipeline {
     stopping: bool,
     /// Why rejects can't be written.
     rejects_failing: Option<String>,
+    /// The buffer that was last counted: which lane's, and where it began.
+    counted_buffer: Option<(u64, u64)>,
     /// Rejected lines since the log was last told of them, and when that was.
     rejects_untold: u64,
     rejects_told: Option<Instant>,
@@ -222,7 +224,9 @@ impl Pipeline {
                 }
             }
             StateEvent::RejectsFailed(error) => self.on_rejects_failed(&error),
-            StateEvent::Committed(sequence) => self.position.on_committed(sequence),
+            StateEvent::Committed(sequence) => {
+                self.position.on_committed(sequence, self.edges.clock.unix_ms());
+            }
             StateEvent::CommitFailed(error) => {
                 self.position.on_commit_failed(&error, self.edges.clock.now());
             }
@@ -265,7 +269,7 @@ impl Pipeline {
     /// When the next turn is due if nothing happens.
     fn deadline(&self) -> Instant {
         let mut deadline = self.position.deadline(self.edges.clock.now(), &self.settings);
-        if !self.stopping {
+        if self.may_read() {
             deadline = deadline.min(self.input.next_look());
         }
         self.edges.sink.deadline().map_or(deadline, |sink| deadline.min(sink))

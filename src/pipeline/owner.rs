@@ -22,6 +22,9 @@ pub enum Stopped {
     WithInFlight(usize),
 }
 
+/// How long the last commit may take when the deadline has passed.
+const LAST_COMMIT: Duration = Duration::from_secs(1);
+
 /// Runs until told to stop, and at most `shutdown_timeout` longer.
 pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duration) -> Stopped {
     let mut events = Vec::new();
@@ -52,8 +55,23 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
         if stop_by.is_some_and(|by| Instant::now() >= by) {
             let in_flight = pipeline.in_flight();
             warn!(in_flight, "stopped at the deadline: lines in flight will be delivered again");
+            commit_what_is_settled(pipeline, mailbox);
             return Stopped::WithInFlight(in_flight);
         }
         mailbox.wait(stop_by.map_or(until, |by| until.min(by)));
+    }
+}
+
+/// What is settled is made durable even if not everything is.
+fn commit_what_is_settled(pipeline: &mut Pipeline, mailbox: &Mailbox) {
+    let until = Instant::now() + LAST_COMMIT;
+    let mut events = Vec::new();
+    while !pipeline.is_committed() && Instant::now() < until {
+        pipeline.commit_now();
+        mailbox.wait(until);
+        mailbox.take(&mut events);
+        for event in events.drain(..) {
+            pipeline.on(event);
+        }
     }
 }

@@ -78,11 +78,12 @@ impl PositionKeeper {
         !self.uncommitted && self.committing.is_none()
     }
 
-    pub(super) fn on_committed(&mut self, sequence: u64) {
+    pub(super) fn on_committed(&mut self, sequence: u64, now_ms: i64) {
         if self.committing.is_some_and(|committing| committing <= sequence) {
             self.committing = None;
         }
         self.first_commit = false;
+        self.committed_at_ms = Some(now_ms);
         if self.alarm.take().is_some() {
             info!("the checkpoint can be written again");
         }
@@ -137,11 +138,22 @@ impl Pipeline {
         }
     }
 
+    /// Commits what is settled, unless a commit is under way.
+    pub(super) fn commit_now(&mut self) {
+        if self.position.committing.is_none() && self.position.uncommitted {
+            self.commit(self.edges.clock.now());
+        }
+    }
+
+    /// Whether everything that is settled is durable.
+    pub(super) fn is_committed(&self) -> bool {
+        self.position.is_committed()
+    }
+
     fn commit(&mut self, now: Instant) {
         let checkpoint = self.checkpoint();
         self.position.sizes = self.lanes.iter().map(|lane| lane.file.size()).collect();
         self.position.committing = Some(checkpoint.sequence);
-        self.position.committed_at_ms = Some(checkpoint.committed_at_ms);
         self.position.last_commit = Some(now);
         self.position.uncommitted = false;
         self.position.unnoted = false;

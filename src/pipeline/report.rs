@@ -19,6 +19,9 @@ use crate::telemetry::snapshot::{
 /// How often a busy owner makes a snapshot; before it waits, it makes one anyway.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How many may wait to be told that the bridge has caught up.
+const ASKED_MAX: usize = 64;
+
 /// What the owner remembers in order to tell.
 pub(super) struct Reporter {
     latest: Latest,
@@ -46,6 +49,10 @@ impl Reporter {
 impl Pipeline {
     /// Remembers who asked, and looks at the input anew.
     pub(super) fn on_asked(&mut self, answer: SyncSender<()>) {
+        // Who asked longest ago has most likely gone away.
+        if self.reporter.asked.len() >= ASKED_MAX {
+            self.reporter.asked.remove(0);
+        }
         self.reporter.asked.push(Asked { answer, until: None });
         self.input.look_again();
     }
@@ -188,7 +195,7 @@ impl Pipeline {
         let mut unread_lines = self.lines_behind_watermark;
         for lane in &self.lanes {
             read.bytes += lane.file.position() - lane.settled();
-            unread_lines += u64::from(lane.held.is_some());
+            unread_lines += u64::from(lane.held.is_some()) + lane.file.lines_ready();
             unread_lines += u64::from(lane.file.position() > lane.file.line_start());
         }
         read.lines += unread_lines;

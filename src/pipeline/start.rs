@@ -66,6 +66,7 @@ impl Pipeline {
             lines_behind_watermark: 0,
             stopping: false,
             rejects_failing: None,
+            counted_buffer: None,
             rejects_untold: 0,
             rejects_told: None,
             reporter: Reporter::new(edges.latest.clone(), settings.state_dir.clone(), now_ms),
@@ -130,8 +131,10 @@ impl Pipeline {
         let resume = match file.resume(&known, max_line) {
             Ok(resume) => resume,
             Err(error) => {
-                error!(%error, "cannot compare the input with the checkpoint: reading it from its start");
-                Resume::Rewritten
+                // It may heal; the next look tries again.
+                error!(%error, "cannot compare the input with the checkpoint; trying on");
+                self.remembered = Some(live.clone());
+                return;
             }
         };
         match resume {

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
@@ -53,7 +54,7 @@ pub trait Fs: Send + Sync {
     /// Facts of what stands at `path`, symbolic links followed.
     fn stat(&self, path: &Path) -> io::Result<FileFacts>;
     /// Opens for reading; never blocks, whatever stands at the path.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn InputFile>>;
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn InputFile>>;
     /// The files of a directory.
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
 
@@ -77,7 +78,7 @@ pub trait Fs: Send + Sync {
 }
 
 /// An open input file.
-pub trait InputFile: Send {
+pub trait InputFile: Send + Sync {
     /// Facts of the open file, whatever stands at its path by now.
     fn facts(&self) -> io::Result<FileFacts>;
     /// Reads at `offset` into `first`, and what follows into `second`, in one system call.
@@ -111,11 +112,11 @@ impl Fs for RealFs {
         std::fs::metadata(path).map(|metadata| facts(&metadata))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn InputFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn InputFile>> {
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let file =
             OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-        Ok(Box::new(file))
+        Ok(Arc::new(file))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {

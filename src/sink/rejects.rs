@@ -107,6 +107,9 @@ pub struct RejectsFile {
     directory: PathBuf,
     max_bytes: u64,
     open: Option<Open>,
+    /// Device and inode of the file and how much of it is durable, kept over failures: what a
+    /// failed attempt left behind is cut off before the next.
+    durable: Option<((u64, u64), u64)>,
 }
 
 struct Open {
@@ -118,7 +121,7 @@ struct Open {
 impl RejectsFile {
     /// The rejects of the state in `directory`, rotated at `max_bytes`.
     pub fn new(fs: Arc<dyn Fs>, directory: &Path, max_bytes: u64) -> Self {
-        Self { fs, directory: directory.to_owned(), max_bytes, open: None }
+        Self { fs, directory: directory.to_owned(), max_bytes, open: None, durable: None }
     }
 
     /// Makes `lines` durable, all of them or none.
@@ -140,7 +143,10 @@ impl RejectsFile {
         };
         open.file.write_all_at(&batch, open.size)?;
         open.file.sync()?;
-        self.open = Some(Open { size: open.size + batch.len() as u64, ..open });
+        let size = open.size + batch.len() as u64;
+        let facts = open.file.facts()?;
+        self.durable = Some(((facts.dev, facts.ino), size));
+        self.open = Some(Open { size, ..open });
         Ok(())
     }
 
@@ -156,7 +162,11 @@ impl RejectsFile {
     /// checkpoint has passed that: it will be appended again.
     fn open(&self) -> io::Result<Open> {
         let file = self.fs.open_state(&self.directory.join(REJECTS))?;
-        let whole = whole_lines(file.as_ref())?;
+        let facts = file.facts()?;
+        let whole = match self.durable {
+            Some((known, size)) if known == (facts.dev, facts.ino) && size <= facts.size => size,
+            _ => whole_lines(file.as_ref())?,
+        };
         if whole != file.size()? {
             file.set_size(whole)?;
         }

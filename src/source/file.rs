@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
 use crate::domain::identity::{self, Comparison, Fingerprint, HEAD_BYTES, Identity, Resume};
@@ -13,7 +14,7 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 
 /// An open input file and how far it was read.
 pub struct FollowedFile {
-    file: Box<dyn InputFile>,
+    file: Arc<dyn InputFile>,
     path: PathBuf,
     identity: Identity,
     framer: LineFramer,
@@ -106,7 +107,27 @@ impl FollowedFile {
         }
         let identity = identity_of(&facts);
         let after = after.filter(|(former, _)| former.is_same_file(&identity));
-        Ok(Some(Self {
+        let after = after.and_then(|(_, generation)| generation);
+        Ok(Some(Self::at_start(file, path, identity, after, facts.size, max_line)))
+    }
+
+    /// The life that follows this one in the same open file, from its start. The path may name
+    /// another file by now.
+    #[must_use]
+    pub fn next_life(&self, max_line: usize) -> Self {
+        let file = Arc::clone(&self.file);
+        Self::at_start(file, &self.path, self.identity, self.generation, 0, max_line)
+    }
+
+    fn at_start(
+        file: Arc<dyn InputFile>,
+        path: &Path,
+        identity: Identity,
+        after: Option<Generation>,
+        size: u64,
+        max_line: usize,
+    ) -> Self {
+        Self {
             file,
             path: path.to_owned(),
             identity,
@@ -114,10 +135,10 @@ impl FollowedFile {
             head_bytes: Vec::new(),
             head: None,
             generation: None,
-            after: after.and_then(|(_, generation)| generation),
-            size: facts.size,
+            after,
+            size,
             overlap: Vec::new(),
-        }))
+        }
     }
 
     /// Compares the file, opened at its start, with what is remembered, and goes on at the
@@ -214,6 +235,11 @@ impl FollowedFile {
             self.generation = Some(identity::generation(&self.identity, &head, self.after));
         }
         Some(frame)
+    }
+
+    /// Whole lines that were read and not handed out.
+    pub fn lines_ready(&self) -> u64 {
+        self.framer.lines_ready()
     }
 
     /// The offset behind the last byte read.

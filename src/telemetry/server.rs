@@ -10,12 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::snapshot::Latest;
 
 /// How many clients are served at the same time.
 const CLIENTS_MAX: usize = 16;
+/// How many of them may wait for the bridge to catch up; the others can always ask how it is.
+const WAITERS_MAX: usize = 8;
+/// How often a waiting client is looked at.
+const LOOK_AT_CLIENT: Duration = Duration::from_millis(500);
 /// How long a client may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest request.
@@ -39,7 +43,7 @@ pub fn serve(path: &Path, latest: Latest, ask: AskCaughtUp) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     // Everyone on the machine may ask; nothing secret is answered.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    let serving = Arc::new(AtomicUsize::new(0));
+    let (serving, waiting) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     std::thread::Builder::new().name("status".to_owned()).spawn(move || {
         for client in listener.incoming() {
             let Ok(client) = client else {
@@ -52,10 +56,11 @@ pub fn serve(path: &Path, latest: Latest, ask: AskCaughtUp) -> io::Result<()> {
                 continue;
             }
             let (latest, ask, left) = (latest.clone(), Arc::clone(&ask), Arc::clone(&serving));
+            let waiting = Arc::clone(&waiting);
             let served =
                 std::thread::Builder::new().name("status-client".to_owned()).spawn(move || {
                     // A client that goes away in the middle is its own business.
-                    let _ = answer(&client, &latest, &ask);
+                    let _ = answer(&client, &latest, &ask, &waiting);
                     left.fetch_sub(1, Ordering::AcqRel);
                 });
             if served.is_err() {
@@ -66,7 +71,12 @@ pub fn serve(path: &Path, latest: Latest, ask: AskCaughtUp) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(client: &UnixStream, latest: &Latest, ask: &AskCaughtUp) -> io::Result<()> {
+fn answer(
+    client: &UnixStream,
+    latest: &Latest,
+    ask: &AskCaughtUp,
+    waiting: &Arc<AtomicUsize>,
+) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let mut request = String::new();
@@ -77,14 +87,20 @@ fn answer(client: &UnixStream, latest: &Latest, ask: &AskCaughtUp) -> io::Result
     let (status, body) = match (method, path) {
         ("GET", "/status.json") => ("200 OK", status(latest)?),
         ("GET", "/caught-up") => {
-            let caught_up = wait_until_caught_up(query, ask);
+            let Some(_slot) = Slot::take(waiting) else {
+                return write_answer(client, "503 Service Unavailable", "{}");
+            };
+            let caught_up = wait_until_caught_up(client, query, ask)?;
             (if caught_up { "200 OK" } else { "503 Service Unavailable" }, status(latest)?)
         }
         ("GET", _) => ("404 Not Found", "{}".to_owned()),
         _ => ("405 Method Not Allowed", "{}".to_owned()),
     };
+    write_answer(client, status, &body)
+}
+
+fn write_answer(mut client: &UnixStream, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
-    let mut client = client;
     write!(
         client,
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
@@ -96,13 +112,41 @@ fn status(latest: &Latest) -> io::Result<String> {
     Ok(serde_json::to_string(latest.get().as_ref())?)
 }
 
-/// `wait=SECONDS` in the query; 10 if there is none.
-fn wait_until_caught_up(query: &str, ask: &AskCaughtUp) -> bool {
+/// A place among those who wait, given back when dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(waiting: &Arc<AtomicUsize>) -> Option<Self> {
+        let slot = Self(Arc::clone(waiting));
+        (waiting.fetch_add(1, Ordering::AcqRel) < WAITERS_MAX).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// `wait=SECONDS` in the query; 10 if there is none. Ends early when the client goes away.
+fn wait_until_caught_up(client: &UnixStream, query: &str, ask: &AskCaughtUp) -> io::Result<bool> {
     let seconds = query.strip_prefix("wait=").and_then(|text| text.parse().ok()).unwrap_or(10.0);
     let wait = Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX);
     let (answer, caught_up) = sync_channel(1);
     ask(answer);
-    caught_up.recv_timeout(wait).is_ok()
+    client.set_read_timeout(Some(Duration::from_millis(1)))?;
+    let until = Instant::now() + wait;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if caught_up.recv_timeout(left.min(LOOK_AT_CLIENT)).is_ok() {
+            return Ok(true);
+        }
+        // What the client still says does not matter, that it hung up does.
+        let gone = matches!((&mut &*client).read(&mut [0; 512]), Ok(0));
+        if gone || left.is_zero() {
+            return Ok(false);
+        }
+    }
 }
 
 /// Asks a running daemon. Gives the HTTP status and the body.

@@ -384,3 +384,45 @@ fn in_04_a_file_that_may_not_be_read_is_resumed_once_it_may() {
     assert_eq!(consumer.numbers(), (0..20).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn content_written_after_a_cut_is_read_even_if_the_file_has_moved_on_by_then() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    daemon.signal("STOP");
+    std::fs::write(setup.bridge.input(), lines(100..105)).unwrap();
+    let moved = setup.bridge.directory().join("events/old.1");
+    std::fs::rename(setup.bridge.input(), &moved).unwrap();
+    setup.bridge.append().events(200..205);
+    daemon.signal("CONT");
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    let numbers = consumer.wait_for_events(20);
+    assert_eq!(numbers, (0..10).chain(100..105).chain(200..205).collect::<Vec<_>>());
+    // Cut again where it lies now.
+    std::fs::write(&moved, lines(300..303)).unwrap();
+    consumer.wait_for_events(23);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_file_that_is_moved_back_is_the_live_one_again_and_nothing_is_repeated() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    let aside = |name: &str| setup.bridge.directory().join("events").join(name);
+    std::fs::rename(setup.bridge.input(), aside("old.1")).unwrap();
+    setup.bridge.append().events(10..20);
+    setup.bridge.wait_until_settled();
+    std::fs::rename(setup.bridge.input(), aside("old.2")).unwrap();
+    std::fs::rename(aside("old.1"), setup.bridge.input()).unwrap();
+    setup.bridge.append().events(20..30);
+    setup.bridge.wait_until_settled();
+    let size = std::fs::metadata(setup.bridge.input()).unwrap().len();
+    let status = setup.bridge.run(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["input"]["size"], &status["input"]["read"]), (&size.into(), &size.into()));
+    assert_eq!(daemon.stop(), 0);
+    let daemon = setup.bridge.start();
+    setup.bridge.append().events(30..33);
+    setup.expect(&(0..33).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}

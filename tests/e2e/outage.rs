@@ -238,3 +238,26 @@ fn a_record_refused_as_invalid_leaves_alone_and_its_neighbours_stay() {
     assert_eq!((rejects.len(), &rejects[0]["reason"]), (1, &"refused".into()));
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn memory_stays_flat_when_few_of_many_lines_are_to_be_delivered() {
+    let mut bridge = Bridge::to_kafka("127.0.0.1:1", "nobody");
+    bridge.set("BRIDGE_MAX_IN_FLIGHT", "1000000");
+    let padding = "x".repeat(2_000);
+    let filtered = crate::support::events::event(0)
+        .replace("order_event", "order_update")
+        .replace("\"note\":\"", &format!("\"note\":\"{padding}"));
+    let mut input = bridge.append();
+    let block = format!("{filtered}\n").repeat(140);
+    let daemon = bridge.start();
+    for number in 0..600 {
+        input.write(block.as_bytes());
+        input.events([number]);
+    }
+    let memory = settled_memory_kb(&daemon);
+    println!(
+        "{memory} kB with {} MB of input",
+        std::fs::metadata(bridge.input()).unwrap().len() >> 20
+    );
+    assert!(daemon.memory_kb("VmHWM") <= 64 << 10, "{} kB", daemon.memory_kb("VmHWM"));
+}

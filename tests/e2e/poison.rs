@@ -95,3 +95,24 @@ fn a_refused_line_does_not_hold_up_the_stop_and_is_not_sent_again() {
     assert_eq!(daemon.stop(), 0);
     assert_eq!(bridge.rejects().len(), poison.len());
 }
+
+#[test]
+fn batches_larger_than_the_topic_takes_become_smaller_and_everything_is_delivered() {
+    const LINES: u64 = 5_000;
+    let broker = Broker::shared();
+    let topic = Broker::unused_topic();
+    broker.create_topic(&topic, 1, &[("max.message.bytes", "8000")]);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("KAFKA_PRODUCER_COMPRESSION", "none");
+    bridge.append().events(0..LINES);
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    assert!(daemon.log().len() < 15, "{:#?}", daemon.log());
+    assert_eq!(daemon.stop(), 0);
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    consumer.read_all();
+    assert_first_deliveries_in_order(&consumer.records);
+    let delivered: BTreeSet<u64> = consumer.numbers().into_iter().collect();
+    assert_eq!(delivered, (0..LINES).collect());
+    assert!(bridge.rejects().is_empty());
+}

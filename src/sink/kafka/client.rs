@@ -61,7 +61,7 @@ impl Librdkafka {
     pub fn check(settings: &Settings) -> Result<(), SettingsError> {
         for purpose in [Purpose::Flow, Purpose::Alone] {
             let reports = Reports::new(Box::new(|| ()));
-            create(settings, purpose, 0, &reports).map_err(SettingsError)?;
+            create(settings, purpose, 0, None, &reports).map_err(SettingsError)?;
         }
         Ok(())
     }
@@ -71,11 +71,15 @@ fn create(
     settings: &Settings,
     purpose: Purpose,
     epoch: u32,
+    batch_bytes: Option<usize>,
     reports: &Reports,
 ) -> Result<BaseProducer<Context>, String> {
     let context = Context { epoch, reports: reports.clone() };
-    BaseProducer::from_config_and_context(&settings.client_config(purpose), context)
-        .map_err(|error| describe(&error))
+    let mut config = settings.client_config(purpose);
+    if let Some(bytes) = batch_bytes {
+        config.set("batch.size", bytes.to_string());
+    }
+    BaseProducer::from_config_and_context(&config, context).map_err(|error| describe(&error))
 }
 
 /// The error without the value that caused it, which may be a secret.
@@ -91,9 +95,10 @@ impl Connect for Librdkafka {
         &self,
         purpose: Purpose,
         epoch: u32,
+        batch_bytes: Option<usize>,
         reports: &Reports,
     ) -> Result<Box<dyn Producer>, String> {
-        let producer = Arc::new(create(&self.settings, purpose, epoch, reports)?);
+        let producer = Arc::new(create(&self.settings, purpose, epoch, batch_bytes, reports)?);
         let control = Arc::new(Control::default());
         let poll = PollThread {
             producer: Arc::clone(&producer),
@@ -249,12 +254,12 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        let reason = reason.to_owned();
-        self.reports.post(if code == Some(RDKafkaErrorCode::Fatal) {
-            Report::Fatal { epoch: self.epoch, reason }
-        } else {
-            Report::Trouble { reason }
+        let (epoch, reason) = (self.epoch, reason.to_owned());
+        self.reports.post(match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GaplessGuarantee) => {
+                Report::Fatal { epoch, reason }
+            }
+            _ => Report::Trouble { epoch, reason },
         });
     }
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 pub use self::client::Librdkafka;
 pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
@@ -26,12 +26,15 @@ pub use self::settings::{Settings, SettingsError, Timestamp};
 use super::{Health, Message, Sink, State};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::{Backoff, Outcome};
+use crate::domain::envelope::Reason;
 use crate::platform::clock::Clock;
 
 /// How long a broken producer may take to give its records back before a new one is built.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 /// How long nothing may be acknowledged before the sink asks what is wrong.
 const STALLED: Duration = Duration::from_secs(5);
+/// How long a complaint of librdkafka's may pass without anything being acknowledged.
+const RUMOUR: Duration = Duration::from_secs(2);
 /// How often a change of trouble is told.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// How long to wait for room in librdkafka's queue, which is never full by our limits.
@@ -58,10 +61,16 @@ pub struct KafkaSink {
     phase: Phase,
     /// The smallest size that was refused as too large: such records go alone at once.
     refused_size: Option<usize>,
+    batch: BatchSize,
+    /// Set while the records of a batch that was too large go alone.
+    isolation: Option<Isolation>,
     unhurried: bool,
     backoff: Backoff,
     retries: u64,
     trouble: Option<Trouble>,
+    /// What librdkafka complained about since something was last acknowledged; one broker of many
+    /// is not worth telling, nor is a pause.
+    rumour: Option<(Instant, String)>,
     last_progress: Instant,
     last_probe: Instant,
     queue_full: bool,
@@ -92,6 +101,36 @@ enum Phase {
     Broken { since: Instant, not_before: Instant },
 }
 
+/// How large batches may be.
+struct BatchSize {
+    configured: Option<usize>,
+    /// Smaller than configured: the topic took the records of a batch, but not the batch.
+    learned: Option<usize>,
+}
+
+/// What going alone has shown so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isolation {
+    /// No record was refused: the batch was too large, not one of its records.
+    AllPassed,
+    /// A record was refused by itself.
+    FoundPoison,
+}
+
+impl BatchSize {
+    /// librdkafka's default, for want of a setting.
+    const DEFAULT: usize = 1_000_000;
+    const LEAST: usize = 512;
+
+    /// Half as much from now on.
+    fn halve(&mut self) -> usize {
+        let present = self.learned.or(self.configured).unwrap_or(Self::DEFAULT);
+        let half = (present / 2).max(Self::LEAST);
+        self.learned = Some(half);
+        half
+    }
+}
+
 struct Trouble {
     reason: String,
     since: Instant,
@@ -108,9 +147,10 @@ impl KafkaSink {
     pub fn new(
         connect: Box<dyn Connect>,
         clock: Arc<dyn Clock>,
+        batch_bytes: Option<usize>,
         reports: Reports,
     ) -> Result<Self, String> {
-        let flow = connect.connect(Purpose::Flow, 0, &reports)?;
+        let flow = connect.connect(Purpose::Flow, 0, None, &reports)?;
         let now = clock.now();
         Ok(Self {
             connect,
@@ -126,10 +166,13 @@ impl KafkaSink {
             sent: 0,
             phase: Phase::Flowing,
             refused_size: None,
+            batch: BatchSize { configured: batch_bytes, learned: None },
+            isolation: None,
             unhurried: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             retries: 0,
             trouble: None,
+            rumour: None,
             last_progress: now,
             last_probe: now,
             queue_full: false,
@@ -178,7 +221,16 @@ impl KafkaSink {
         let flow = if let Some(flow) = &self.flow {
             flow
         } else {
-            let flow = self.connect.connect(Purpose::Flow, epoch, &self.reports);
+            if self.isolation.take() == Some(Isolation::AllPassed) {
+                let bytes = self.batch.halve();
+                warn!(
+                    bytes,
+                    "the topic takes the records of a batch but not the batch: smaller batches \
+                     from now on"
+                );
+            }
+            let batch = self.batch.learned;
+            let flow = self.connect.connect(Purpose::Flow, epoch, batch, &self.reports);
             let flow = flow.map_err(|error| SendError::Failed(Failure::Transient(error)))?;
             self.flow.insert(flow)
         };
@@ -196,7 +248,7 @@ impl KafkaSink {
         let (tag, epoch) = (self.first, self.epoch);
         let alone = match self.alone.take() {
             Some(alone) => Ok(alone),
-            None => self.connect.connect(Purpose::Alone, epoch, &self.reports),
+            None => self.connect.connect(Purpose::Alone, epoch, None, &self.reports),
         };
         let sent = alone.map_err(Failure::Transient).and_then(|alone| {
             let sent = alone.send(tag, &self.queue[0].message);
@@ -233,14 +285,15 @@ impl KafkaSink {
             Report::Delivered { tag } => self.on_delivered(tag, outcomes),
             Report::Failed { epoch, tag, failure } => self.on_failed(epoch, tag, failure, outcomes),
             Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
-            Report::Fatal { .. } => {}
-            Report::Trouble { reason } => self.on_trouble(reason),
+            Report::Trouble { epoch, reason } if epoch == self.epoch => self.on_rumour(reason),
+            Report::Fatal { .. } | Report::Trouble { .. } => {}
             Report::Probed(answer) => self.on_probed(answer),
         }
     }
 
     fn on_delivered(&mut self, tag: u64, outcomes: &mut Vec<(RecordId, Outcome)>) {
         self.last_progress = self.clock.now();
+        self.rumour = None;
         self.backoff.reset();
         if self.phase == (Phase::Alone { tag }) {
             self.phase = Phase::Flowing;
@@ -269,7 +322,8 @@ impl KafkaSink {
         match failure {
             Failure::Unacceptable(rejection) if alone => {
                 let size = slot.message.payload().len();
-                if rejection.reason == crate::domain::envelope::Reason::TooLarge {
+                self.isolation = Some(Isolation::FoundPoison);
+                if rejection.reason == Reason::TooLarge {
                     self.refused_size =
                         Some(self.refused_size.map_or(size, |least| least.min(size)));
                 }
@@ -281,6 +335,9 @@ impl KafkaSink {
                 slot.suspect = true;
                 slot.state = SlotState::Waiting;
                 self.sent -= 1;
+                if rejection.reason == Reason::TooLarge {
+                    self.isolation.get_or_insert(Isolation::AllPassed);
+                }
                 debug!(
                     reason = rejection.reason.as_str(),
                     "a batch was refused: its records go one at a time"
@@ -323,8 +380,8 @@ impl KafkaSink {
             return;
         }
         debug!(reason, "the Kafka producer stopped: building a new one");
-        if let Some(flow) = &self.flow {
-            flow.purge();
+        for producer in [&self.flow, &self.alone].into_iter().flatten() {
+            producer.purge();
         }
         let now = self.clock.now();
         self.phase = Phase::Broken { since: now, not_before: now + self.backoff.next_delay() };
@@ -369,6 +426,20 @@ impl KafkaSink {
         }
     }
 
+    fn on_rumour(&mut self, reason: String) {
+        let now = self.clock.now();
+        self.rumour.get_or_insert((now, reason));
+    }
+
+    /// When to ask the cluster what is wrong.
+    fn probe_at(&self) -> Option<Instant> {
+        let stalled = (!self.queue.is_empty()).then(|| self.last_progress + STALLED);
+        let rumour = self.rumour.as_ref().map(|(since, _)| *since + RUMOUR);
+        let trouble = self.trouble.as_ref().map(|_| self.last_probe + STALLED);
+        let due = [stalled, rumour, trouble].into_iter().flatten().min()?;
+        Some(due.max(self.last_probe + STALLED.min(RUMOUR)))
+    }
+
     /// Tells what is wrong when it begins, and at most once a minute when it is something else.
     fn on_trouble(&mut self, reason: String) {
         let now = self.clock.now();
@@ -394,7 +465,8 @@ impl KafkaSink {
     /// Asks the cluster what is wrong while nothing moves; the answer is told, not the silence.
     fn probe_if_stalled(&mut self) {
         let now = self.clock.now();
-        if (self.is_stalled(now) || self.trouble.is_some()) && now >= self.last_probe + STALLED {
+        let due = self.probe_at().is_some_and(|at| now >= at);
+        if due {
             self.last_probe = now;
             if let Some(flow) = &self.flow {
                 flow.probe();
@@ -408,8 +480,17 @@ impl KafkaSink {
 
     fn on_probed(&mut self, answer: Result<(), String>) {
         match answer {
-            Err(reason) => self.on_trouble(reason),
-            Ok(()) if self.queue.is_empty() => self.on_recovered(),
+            // What the cluster says of the topic is the better reason, of a connection what
+            // librdkafka said about it first.
+            Err(reason) if reason.starts_with("topic ") => self.on_trouble(reason),
+            Err(reason) => {
+                let rumour = self.rumour.take().map(|(_, rumour)| rumour);
+                self.on_trouble(rumour.unwrap_or(reason));
+            }
+            Ok(()) if self.queue.is_empty() => {
+                self.rumour = None;
+                self.on_recovered();
+            }
             Ok(()) if self.is_stalled(self.clock.now()) => {
                 self.on_trouble("the cluster answers, but acknowledges nothing".to_owned());
             }
@@ -450,22 +531,23 @@ impl Sink for KafkaSink {
         if self.queue_full {
             return Some(self.clock.now() + QUEUE_FULL_RETRY);
         }
-        if self.queue.is_empty() && self.trouble.is_none() {
-            return None;
-        }
-        let progress = if self.trouble.is_some() { self.last_probe } else { self.last_progress };
-        Some(progress.max(self.last_probe) + STALLED)
+        self.probe_at()
     }
 
     fn health(&self) -> Health {
         let state = match (&self.trouble, self.phase) {
             (Some(_), _) => State::Down,
             (None, Phase::Broken { .. }) => State::Degraded,
+            (None, _) if self.rumour.is_some() => State::Degraded,
             (None, _) => State::Up,
         };
         Health {
             state,
-            reason: self.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+            reason: match (&self.trouble, &self.rumour) {
+                (Some(trouble), _) => Some(trouble.reason.clone()),
+                (None, Some((_, rumour))) => Some(rumour.clone()),
+                (None, None) => None,
+            },
             since_ms: self.trouble.as_ref().map(|trouble| trouble.since_ms),
             in_flight: self.queue.len(),
             retries: self.retries,

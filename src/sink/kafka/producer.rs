@@ -29,11 +29,12 @@ pub enum Purpose {
 
 /// Makes producers.
 pub trait Connect: Send {
-    /// A producer whose reports carry `epoch`.
+    /// A producer whose reports carry `epoch`, with batches of at most `batch_bytes` if given.
     fn connect(
         &self,
         purpose: Purpose,
         epoch: u32,
+        batch_bytes: Option<usize>,
         reports: &Reports,
     ) -> Result<Box<dyn Producer>, String>;
 }
@@ -81,8 +82,10 @@ pub enum Report {
         /// Why.
         reason: String,
     },
-    /// Something is wrong with the connection.
+    /// Something is wrong with a connection.
     Trouble {
+        /// Whose.
+        epoch: u32,
         /// What.
         reason: String,
     },

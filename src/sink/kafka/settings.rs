@@ -35,7 +35,7 @@ pub enum Timestamp {
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
-/// Room for keys, headers and framing around a line, so that only the broker says too large.
+/// Room for framing around a line, so that only the broker says too large.
 const OVERHEAD_BYTES: usize = 1 << 20;
 /// librdkafka's upper bound of `message.max.bytes`.
 const MESSAGE_MAX_BYTES: usize = 1_000_000_000;
@@ -45,8 +45,8 @@ const GUARANTEE: [(&str, &str); 6] = [
     ("acks", "all"),
     // An expired message would be a lost one: the file is the buffer, there is no hurry.
     ("message.timeout.ms", "0"),
-    // A topic that does not exist yet is waited for. An hour is librdkafka's longest; then the
-    // records come back and are sent again.
+    // A topic that is not known yet is waited for as long as librdkafka can; where the broker says
+    // that it does not exist, the records come back and are sent again.
     ("topic.metadata.propagation.max.ms", "3600000"),
     // As Java clients partition, so that a user's events stay together across producers.
     ("partitioner", "murmur2_random"),
@@ -66,6 +66,12 @@ const DEFAULTS: [(&str, &str); 5] = [
 ];
 
 impl Settings {
+    /// The configured size of a batch in bytes.
+    pub fn batch_bytes(&self) -> Option<usize> {
+        let (_, value) = self.properties.iter().find(|(key, _)| key == "batch.size")?;
+        value.parse().ok()
+    }
+
     /// librdkafka's configuration for a producer.
     pub(super) fn client_config(&self, purpose: Purpose) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -79,7 +85,12 @@ impl Settings {
         for (key, value) in GUARANTEE {
             config.set(key, value);
         }
-        let message_max = self.max_line_bytes.saturating_add(OVERHEAD_BYTES).min(MESSAGE_MAX_BYTES);
+        // Key and headers repeat pieces of the line: together at most the line twice more.
+        let message_max = self
+            .max_line_bytes
+            .saturating_mul(3)
+            .saturating_add(OVERHEAD_BYTES)
+            .min(MESSAGE_MAX_BYTES);
         config.set("message.max.bytes", message_max.to_string());
         // Our own limits are reached first; a full queue in librdkafka would only cost order.
         config.set("queue.buffering.max.messages", (self.max_records + 1_000).to_string());

@@ -14,6 +14,7 @@ use crate::domain::position::Generation;
 /// What a producer was asked to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
+    Batch(usize),
     Connect(Purpose, u32),
     Send(Purpose, u32, u64),
     Nudge,
@@ -36,8 +37,12 @@ impl Connect for FakeConnect {
         &self,
         purpose: Purpose,
         epoch: u32,
+        batch: Option<usize>,
         _: &Reports,
     ) -> Result<Box<dyn Producer>, String> {
+        if let Some(bytes) = batch {
+            let _ = self.calls.send(Call::Batch(bytes));
+        }
         let _ = self.calls.send(Call::Connect(purpose, epoch));
         Ok(Box::new(FakeProducer { purpose, epoch, calls: self.calls.clone() }))
     }
@@ -88,7 +93,7 @@ fn bench() -> Bench {
     let reports = Reports::new(Box::new(|| ()));
     let clock = Arc::new(FakeClock(Mutex::new(Instant::now())));
     let connect = Box::new(FakeConnect { calls: sender });
-    let sink = KafkaSink::new(connect, clock.clone(), reports.clone()).unwrap();
+    let sink = KafkaSink::new(connect, clock.clone(), Some(16_384), reports.clone()).unwrap();
     let bench = Bench { sink, reports, clock, calls, outcomes: Vec::new() };
     assert_eq!(bench.calls(), [Call::Connect(Purpose::Flow, 0)]);
     bench
@@ -278,6 +283,62 @@ fn a_stall_is_asked_about_and_told_as_trouble_until_something_is_acknowledged() 
     bench.delivered(0);
     bench.settle();
     assert_eq!(bench.sink.health().state, State::Up);
+}
+
+#[test]
+fn batches_that_are_too_large_by_themselves_are_halved_once_their_records_passed_alone() {
+    let mut bench = bench();
+    bench.publish(2);
+    bench.failed(0, 0, too_large());
+    bench.failed(0, 1, too_large());
+    bench.settle();
+    bench.delivered(0);
+    bench.settle();
+    bench.delivered(1);
+    bench.settle();
+    bench.calls();
+    bench.publish(1);
+    assert_eq!(bench.calls(), [Call::Batch(8_192), Call::Connect(Flow, 1), Call::Send(Flow, 1, 2)]);
+}
+
+#[test]
+fn a_complaint_is_told_only_if_nothing_is_acknowledged_after_it() {
+    let mut bench = bench();
+    let complaint = || Report::Trouble { epoch: 0, reason: "one broker is down".to_owned() };
+    bench.publish(1);
+    bench.reports.post(complaint());
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Degraded);
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Up);
+    bench.publish(1);
+    bench.reports.post(complaint());
+    bench.settle();
+    bench.pass(STALLED);
+    bench.settle();
+    assert!(bench.calls().contains(&Call::Probe));
+    bench.reports.post(Report::Probed(Err("timed out".to_owned())));
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Down);
+    assert_eq!(bench.sink.health().reason.as_deref(), Some("one broker is down"));
+}
+
+#[test]
+fn a_deadline_that_has_passed_is_always_due() {
+    let mut bench = bench();
+    bench.publish(2);
+    for _ in 0..6 {
+        bench.reports.post(Report::Fatal { epoch: bench.sink.epoch, reason: "dead".to_owned() });
+        bench.settle();
+        bench.pass(GIVE_BACK / 2);
+        for _ in 0..20 {
+            bench.settle();
+            let deadline = bench.sink.deadline().unwrap();
+            assert!(deadline > bench.clock.now(), "would spin");
+            bench.pass(deadline - bench.clock.now());
+        }
+    }
 }
 
 proptest! {
