@@ -12,17 +12,19 @@
 mod client;
 mod producer;
 mod settings;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 pub use self::client::Librdkafka;
 pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
 pub use self::settings::{Settings, SettingsError, Timestamp};
 
+use self::watch::Watch;
 use super::{Health, Message, Sink, State};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::{Backoff, Outcome};
@@ -31,12 +33,6 @@ use crate::platform::clock::Clock;
 
 /// How long a broken producer may take to give its records back before a new one is built.
 const GIVE_BACK: Duration = Duration::from_secs(2);
-/// How long nothing may be acknowledged before the sink asks what is wrong.
-const STALLED: Duration = Duration::from_secs(5);
-/// How long a complaint of librdkafka's may pass without anything being acknowledged.
-const RUMOUR: Duration = Duration::from_secs(2);
-/// How often a change of trouble is told.
-const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// How long to wait for room in librdkafka's queue, which is never full by our limits.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(10);
 
@@ -67,12 +63,7 @@ pub struct KafkaSink {
     unhurried: bool,
     backoff: Backoff,
     retries: u64,
-    trouble: Option<Trouble>,
-    /// What librdkafka complained about since something was last acknowledged; one broker of many
-    /// is not worth telling, nor is a pause.
-    rumour: Option<(Instant, String)>,
-    last_progress: Instant,
-    last_probe: Instant,
+    watch: Watch,
     queue_full: bool,
 }
 
@@ -131,14 +122,6 @@ impl BatchSize {
     }
 }
 
-struct Trouble {
-    reason: String,
-    since: Instant,
-    since_ms: i64,
-    /// When the log was told.
-    told: Instant,
-}
-
 impl KafkaSink {
     /// A sink that makes its producers with `connect`, the first one at once.
     ///
@@ -151,7 +134,7 @@ impl KafkaSink {
         reports: Reports,
     ) -> Result<Self, String> {
         let flow = connect.connect(Purpose::Flow, 0, None, &reports)?;
-        let now = clock.now();
+        let watch = Watch::new(Arc::clone(&clock));
         Ok(Self {
             connect,
             clock,
@@ -171,10 +154,7 @@ impl KafkaSink {
             unhurried: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             retries: 0,
-            trouble: None,
-            rumour: None,
-            last_progress: now,
-            last_probe: now,
+            watch,
             queue_full: false,
         })
     }
@@ -285,15 +265,14 @@ impl KafkaSink {
             Report::Delivered { tag } => self.on_delivered(tag, outcomes),
             Report::Failed { epoch, tag, failure } => self.on_failed(epoch, tag, failure, outcomes),
             Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
-            Report::Trouble { epoch, reason } if epoch == self.epoch => self.on_rumour(reason),
+            Report::Trouble { epoch, reason } if epoch == self.epoch => self.watch.rumour(reason),
             Report::Fatal { .. } | Report::Trouble { .. } => {}
-            Report::Probed(answer) => self.on_probed(answer),
+            Report::Probed(answer) => self.watch.probed(answer, !self.queue.is_empty()),
         }
     }
 
     fn on_delivered(&mut self, tag: u64, outcomes: &mut Vec<(RecordId, Outcome)>) {
-        self.last_progress = self.clock.now();
-        self.rumour = None;
+        self.watch.acknowledged();
         self.backoff.reset();
         if self.phase == (Phase::Alone { tag }) {
             self.phase = Phase::Flowing;
@@ -304,7 +283,6 @@ impl KafkaSink {
             }
         }
         self.done(tag, Outcome::Delivered, outcomes);
-        self.on_recovered();
     }
 
     fn on_failed(
@@ -327,7 +305,7 @@ impl KafkaSink {
                     self.refused_size =
                         Some(self.refused_size.map_or(size, |least| least.min(size)));
                 }
-                self.last_progress = self.clock.now();
+                self.watch.progress();
                 self.phase = Phase::Flowing;
                 self.done(tag, Outcome::Refused(rejection), outcomes);
             }
@@ -426,75 +404,12 @@ impl KafkaSink {
         }
     }
 
-    fn on_rumour(&mut self, reason: String) {
-        let now = self.clock.now();
-        self.rumour.get_or_insert((now, reason));
-    }
-
-    /// When to ask the cluster what is wrong.
-    fn probe_at(&self) -> Option<Instant> {
-        let stalled = (!self.queue.is_empty()).then(|| self.last_progress + STALLED);
-        let rumour = self.rumour.as_ref().map(|(since, _)| *since + RUMOUR);
-        let trouble = self.trouble.as_ref().map(|_| self.last_probe + STALLED);
-        let due = [stalled, rumour, trouble].into_iter().flatten().min()?;
-        Some(due.max(self.last_probe + STALLED.min(RUMOUR)))
-    }
-
-    /// Tells what is wrong when it begins, and at most once a minute when it is something else.
-    fn on_trouble(&mut self, reason: String) {
-        let now = self.clock.now();
-        let (since, since_ms) = match &self.trouble {
-            Some(trouble) if trouble.reason == reason || now < trouble.told + TELL_INTERVAL => {
-                return;
-            }
-            Some(trouble) => (trouble.since, trouble.since_ms),
-            None => (now, self.clock.unix_ms()),
-        };
-        let in_flight = self.queue.len();
-        error!(reason, in_flight, "Kafka does not take events: they wait in the file; trying on");
-        self.trouble = Some(Trouble { reason, since, since_ms, told: now });
-    }
-
-    fn on_recovered(&mut self) {
-        if let Some(trouble) = self.trouble.take() {
-            let seconds = (self.clock.now() - trouble.since).as_secs();
-            info!(seconds, "Kafka takes events again");
-        }
-    }
-
     /// Asks the cluster what is wrong while nothing moves; the answer is told, not the silence.
     fn probe_if_stalled(&mut self) {
-        let now = self.clock.now();
-        let due = self.probe_at().is_some_and(|at| now >= at);
-        if due {
-            self.last_probe = now;
-            if let Some(flow) = &self.flow {
-                flow.probe();
-            }
-        }
-    }
-
-    fn is_stalled(&self, now: Instant) -> bool {
-        !self.queue.is_empty() && now >= self.last_progress + STALLED
-    }
-
-    fn on_probed(&mut self, answer: Result<(), String>) {
-        match answer {
-            // What the cluster says of the topic is the better reason, of a connection what
-            // librdkafka said about it first.
-            Err(reason) if reason.starts_with("topic ") => self.on_trouble(reason),
-            Err(reason) => {
-                let rumour = self.rumour.take().map(|(_, rumour)| rumour);
-                self.on_trouble(rumour.unwrap_or(reason));
-            }
-            Ok(()) if self.queue.is_empty() => {
-                self.rumour = None;
-                self.on_recovered();
-            }
-            Ok(()) if self.is_stalled(self.clock.now()) => {
-                self.on_trouble("the cluster answers, but acknowledges nothing".to_owned());
-            }
-            Ok(()) => {}
+        if self.watch.take_probe(!self.queue.is_empty())
+            && let Some(flow) = &self.flow
+        {
+            flow.probe();
         }
     }
 }
@@ -502,7 +417,7 @@ impl KafkaSink {
 impl Sink for KafkaSink {
     fn publish(&mut self, id: RecordId, message: Message) {
         if self.queue.is_empty() {
-            self.last_progress = self.clock.now();
+            self.watch.progress();
         }
         self.queue.push_back(Slot { id, message, state: SlotState::Waiting, suspect: false });
         self.pump();
@@ -531,24 +446,21 @@ impl Sink for KafkaSink {
         if self.queue_full {
             return Some(self.clock.now() + QUEUE_FULL_RETRY);
         }
-        self.probe_at()
+        self.watch.probe_at(!self.queue.is_empty())
     }
 
     fn health(&self) -> Health {
-        let state = match (&self.trouble, self.phase) {
-            (Some(_), _) => State::Down,
-            (None, Phase::Broken { .. }) => State::Degraded,
-            (None, _) if self.rumour.is_some() => State::Degraded,
-            (None, _) => State::Up,
+        let trouble = self.watch.trouble();
+        let complaint = self.watch.complaint();
+        let state = match (trouble, complaint, self.phase) {
+            (Some(_), ..) => State::Down,
+            (None, Some(_), _) | (None, None, Phase::Broken { .. }) => State::Degraded,
+            (None, None, _) => State::Up,
         };
         Health {
             state,
-            reason: match (&self.trouble, &self.rumour) {
-                (Some(trouble), _) => Some(trouble.reason.clone()),
-                (None, Some((_, rumour))) => Some(rumour.clone()),
-                (None, None) => None,
-            },
-            since_ms: self.trouble.as_ref().map(|trouble| trouble.since_ms),
+            reason: trouble.map(|(reason, _)| reason).or(complaint).map(str::to_owned),
+            since_ms: trouble.map(|(_, since_ms)| since_ms),
             in_flight: self.queue.len(),
             retries: self.retries,
         }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proptest::prelude::*;
 
+use super::watch::STALLED;
 use super::*;
 use crate::domain::envelope::{EventTypes, Reason, Rejection, Verdict, validate};
 use crate::domain::framing::LineBytes;

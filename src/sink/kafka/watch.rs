@@ -1,0 +1,134 @@
+//! Whether Kafka takes events: what is told of an outage, and when the cluster is asked.
+//!
+//! librdkafka complains of single connections. That is worth telling only if nothing is
+//! acknowledged for a while after it, and then once, with the cluster's own answer where it gives
+//! one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use crate::platform::clock::Clock;
+
+/// How long nothing may be acknowledged before the cluster is asked what is wrong.
+pub(super) const STALLED: Duration = Duration::from_secs(5);
+/// How long a complaint may pass without anything being acknowledged.
+const RUMOUR: Duration = Duration::from_secs(2);
+/// How often a change of trouble is told.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What is known of the other side.
+pub(super) struct Watch {
+    clock: Arc<dyn Clock>,
+    trouble: Option<Trouble>,
+    /// What librdkafka complained about since something was last acknowledged.
+    rumour: Option<(Instant, String)>,
+    last_progress: Instant,
+    last_probe: Instant,
+}
+
+struct Trouble {
+    reason: String,
+    since: Instant,
+    since_ms: i64,
+    /// When the log was told.
+    told: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        Self { clock, trouble: None, rumour: None, last_progress: now, last_probe: now }
+    }
+
+    /// There was nothing to wait for until now, or something was settled.
+    pub(super) fn progress(&mut self) {
+        self.last_progress = self.clock.now();
+    }
+
+    /// Something was acknowledged.
+    pub(super) fn acknowledged(&mut self) {
+        self.progress();
+        self.recovered();
+    }
+
+    /// librdkafka complained.
+    pub(super) fn rumour(&mut self, reason: String) {
+        let now = self.clock.now();
+        self.rumour.get_or_insert((now, reason));
+    }
+
+    /// When to ask the cluster. `waiting`: there are records without an answer.
+    pub(super) fn probe_at(&self, waiting: bool) -> Option<Instant> {
+        let stalled = waiting.then(|| self.last_progress + STALLED);
+        let rumour = self.rumour.as_ref().map(|(since, _)| *since + RUMOUR);
+        let trouble = self.trouble.as_ref().map(|_| self.last_probe + STALLED);
+        let due = [stalled, rumour, trouble].into_iter().flatten().min()?;
+        Some(due.max(self.last_probe + RUMOUR))
+    }
+
+    /// Whether the cluster is to be asked now.
+    pub(super) fn take_probe(&mut self, waiting: bool) -> bool {
+        let now = self.clock.now();
+        let due = self.probe_at(waiting).is_some_and(|at| now >= at);
+        if due {
+            self.last_probe = now;
+        }
+        due
+    }
+
+    /// The cluster's answer.
+    pub(super) fn probed(&mut self, answer: Result<(), String>, waiting: bool) {
+        match answer {
+            // What the cluster says of the topic is the better reason, of a connection what
+            // librdkafka said about it first.
+            Err(reason) if reason.starts_with("topic ") => self.tell(reason),
+            Err(reason) => {
+                let rumour = self.rumour.take().map(|(_, rumour)| rumour);
+                self.tell(rumour.unwrap_or(reason));
+            }
+            Ok(()) if !waiting => self.recovered(),
+            Ok(()) if self.clock.now() >= self.last_progress + STALLED => {
+                self.tell("the cluster answers, but acknowledges nothing".to_owned());
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Why events are not taken, and since when (milliseconds since 1970).
+    pub(super) fn trouble(&self) -> Option<(&str, i64)> {
+        self.trouble.as_ref().map(|trouble| (trouble.reason.as_str(), trouble.since_ms))
+    }
+
+    /// What may be wrong.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.rumour.as_ref().map(|(_, reason)| reason.as_str())
+    }
+
+    /// Tells what is wrong when it begins, and at most once a minute when it is something else.
+    fn tell(&mut self, reason: String) {
+        let now = self.clock.now();
+        let (since, since_ms, told) = match &self.trouble {
+            Some(trouble) => (trouble.since, trouble.since_ms, Some(trouble)),
+            None => (now, self.clock.unix_ms(), None),
+        };
+        let told = match told {
+            Some(trouble) if trouble.reason == reason => trouble.told,
+            Some(trouble) if now < trouble.told + TELL_INTERVAL => trouble.told,
+            _ => {
+                error!(reason, "Kafka does not take events: they wait in the file; trying on");
+                now
+            }
+        };
+        self.trouble = Some(Trouble { reason, since, since_ms, told });
+    }
+
+    fn recovered(&mut self) {
+        self.rumour = None;
+        if let Some(trouble) = self.trouble.take() {
+            let seconds = (self.clock.now() - trouble.since).as_secs();
+            info!(seconds, "Kafka takes events again");
+        }
+    }
+}
