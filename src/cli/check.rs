@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::args::{Arguments, Check};
-use super::{Exit, load, note, print};
-use crate::config::{Loaded, Purpose, Severity};
+use super::{Exit, connect, load, note, print};
+use crate::config::{Loaded, Purpose, Settings, Severity};
 use crate::sink::kafka::Librdkafka;
 
 /// Prints what `run` would run with; exits 78 exactly when it would.
@@ -19,25 +19,23 @@ pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
             let _ = writeln!(out, "{}: {problem}", severity.as_str());
         }
     }
-    let verdict = verdict(&loaded);
-    match &verdict {
-        Ok(text) => out.push_str(text),
-        Err(text) => {
-            let _ = write!(out, "error: {text}");
+    match verdict(&loaded) {
+        Ok(settings) => {
+            let printed = print(out + "the configuration is good");
+            if options.connect { printed.max(connect::connect(&settings)) } else { printed }
+        }
+        Err(why) => {
+            print(format_args!("{out}error: {why}"));
+            if options.connect {
+                note("nothing was tried: mend the configuration first");
+            }
+            Exit::Config
         }
     }
-    let printed = print(out);
-    if verdict.is_err() {
-        return Exit::Config;
-    }
-    if options.connect {
-        note("--connect is not built yet");
-    }
-    printed
 }
 
-/// What `run` would say; the reason if it would not start.
-fn verdict(loaded: &Loaded) -> Result<String, String> {
+/// What `run` would run with; the reason if it would not start.
+fn verdict(loaded: &Loaded) -> Result<Settings, String> {
     let errors =
         loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let Ok(settings) = loaded.for_run() else {
@@ -48,5 +46,5 @@ fn verdict(loaded: &Loaded) -> Result<String, String> {
         Librdkafka::check(&super::run::sink_settings(&settings, kafka))
             .map_err(|error| format!("the Kafka settings are not accepted: {error}"))?;
     }
-    Ok("the configuration is good".to_owned())
+    Ok(settings)
 }

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod checkpoint;
+mod connect;
 mod rejects;
 mod run;
 mod schema;
@@ -20,7 +21,7 @@ use crate::checkpoint::store::StateError;
 use crate::config::{self, ConfigProblems, Loaded, ProcessEnvironment, Purpose, Request};
 
 /// How a command ends (interface.md section 1; the numbers are those of `sysexits.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// Done.
     Ok = 0,

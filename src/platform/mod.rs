@@ -3,5 +3,6 @@
 //! Everything that decides over data reaches the disk through [`fs::Fs`] and the clock through
 //! [`clock::Clock`], so that the same code can run over an in-memory disk with virtual time.
 
+pub mod access;
 pub mod clock;
 pub mod fs;

@@ -13,6 +13,7 @@
 mod support;
 
 mod broken;
+mod check;
 mod crash;
 mod files;
 mod outage;

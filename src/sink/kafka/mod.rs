@@ -10,6 +10,7 @@
 //! `client` is all there is to librdkafka; this file holds the order and can be tested without it.
 
 mod client;
+mod inspect;
 mod producer;
 mod settings;
 mod watch;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 pub use self::client::Librdkafka;
+pub use self::inspect::{Finding, Level, inspect, quoted};
 pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
 pub use self::settings::{Settings, SettingsError, Timestamp};
 

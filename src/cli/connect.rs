@@ -1,0 +1,448 @@
+//! `check --connect`: tries the input, the state directory and the broker, a line each, with the
+//! command that mends what is wrong.
+//!
+//! It leaves nothing behind and takes no lock: a running daemon does not notice it.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Exit, print, state_exit};
+use crate::checkpoint::store::{StateError, Store};
+use crate::config::{Mode, Settings};
+use crate::platform::access::{free_bytes, may, user_id};
+use crate::platform::fs::{FileKind, Fs as _, RealFs};
+use crate::sink::kafka::{self, Finding, Level, quoted};
+
+/// The lock's name in the state directory.
+const LOCK: &str = "lock";
+
+/// Tries everything and prints what it finds. 78 where `run` would not start, else 69 if something
+/// does not work.
+pub(super) fn connect(settings: &Settings) -> Exit {
+    let user = User::current();
+    let mut exit = show(&input(&settings.input, &user));
+    let (found, starts) = state(settings, &user);
+    exit = exit.max(show(&found));
+    if !starts {
+        exit = Exit::Config;
+    }
+    let socket_io = [Finding::new(Level::Note, "the Socket.IO side is not tried yet")];
+    let found = match (&settings.kafka, settings.mode) {
+        (Some(kafka), Mode::Kafka) => kafka::inspect(&super::run::sink_settings(settings, kafka)),
+        _ => socket_io.to_vec(),
+    };
+    exit.max(show(&found))
+}
+
+fn show(findings: &[Finding]) -> Exit {
+    let mut exit = Exit::Ok;
+    for finding in findings {
+        exit = exit.max(print(finding));
+        if finding.level == Level::Error {
+            exit = exit.max(Exit::Unavailable);
+        }
+    }
+    exit
+}
+
+/// Who tries.
+struct User {
+    id: u32,
+    /// The number, if there is no name.
+    name: String,
+}
+
+impl User {
+    fn current() -> Self {
+        let id = user_id();
+        Self { id, name: name_of(id, "/etc/passwd").unwrap_or_else(|| id.to_string()) }
+    }
+
+    /// The command that gives this user the `wanted` one of `rwx` on `path`.
+    fn grant(&self, path: &Path, wanted: &str) -> String {
+        let bits = if wanted.contains('r') { 0o040 } else { 0 }
+            | if wanted.contains('w') { 0o020 } else { 0 }
+            | if wanted.contains('x') { 0o010 } else { 0 };
+        let by_group = fs::metadata(path).ok().filter(|there| there.mode() & bits == bits);
+        let group = by_group.filter(|there| there.gid() != 0);
+        let user = quoted(&self.name);
+        match group.and_then(|there| name_of(there.gid(), "/etc/group")) {
+            Some(group) => format!(
+                "sudo usermod -aG {} {user}    # counts from the next login or start",
+                quoted(&group)
+            ),
+            None => format!("sudo setfacl -m u:{user}:{wanted} {}", shell(path)),
+        }
+    }
+}
+
+/// The name of a user or group by its number.
+fn name_of(id: u32, list: &str) -> Option<String> {
+    let list = fs::read_to_string(list).ok()?;
+    list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(id)).then(|| name.to_owned())
+    })
+}
+
+fn shell(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// The outermost directory on the way to `path` that this user may not pass.
+fn refusing(path: &Path) -> Option<&Path> {
+    let way: Vec<&Path> = path.ancestors().skip(1).collect();
+    way.into_iter().rev().find(|directory| {
+        may(directory, "x").is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    })
+}
+
+fn input(path: &Path, user: &User) -> Vec<Finding> {
+    let about = |level, text: String| {
+        Finding::new(level, format_args!("input: {}: {text}", path.display()))
+    };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let facts = match RealFs.stat(path) {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return vec![missing_input(path, parent)];
+        }
+        Err(error) => return vec![unreachable(&about, path, &error, user)],
+    };
+    if facts.kind != FileKind::Regular {
+        let text = format!("is a {}; only a file can be followed", facts.kind.as_str());
+        let remedy = match facts.kind {
+            FileKind::Directory => {
+                let file = path.join("order_events.jsonl");
+                format!("BRIDGE_INPUT = '{}'    # the file in it", file.display())
+            }
+            _ => format!("ls -l {}", shell(path)),
+        };
+        return vec![about(Level::Error, text).mended_by(remedy)];
+    }
+    if let Err(error) = RealFs.open(path) {
+        return vec![unreachable(&about, path, &error, user)];
+    }
+    let size = facts.size;
+    let text = format!("a file of {size} bytes, {} can read it", user.name);
+    let mut found = vec![about(Level::Ok, text)];
+    if let Err(error) = may(parent, "r") {
+        let text = format!(
+            "{} may not list its directory ({error}): new events are seen late, and a file that was moved \
+             aside is not found again",
+            user.name
+        );
+        found.push(about(Level::Warning, text).mended_by(user.grant(parent, "rx")));
+    }
+    found
+}
+
+fn missing_input(path: &Path, parent: &Path) -> Finding {
+    let about = |text: String| {
+        Finding::new(Level::Warning, format_args!("input: {}: {text}", path.display()))
+    };
+    if let Ok(target) = fs::read_link(path) {
+        let text = format!(
+            "is a link to {}, which does not exist; the bridge waits for it",
+            target.display()
+        );
+        return about(text);
+    }
+    if parent.is_dir() {
+        return about("does not exist yet; the bridge waits for it".to_owned());
+    }
+    about("does not exist, nor does its directory; the bridge waits for it".to_owned()).mended_by(
+        format!(
+            "sudo install -d -m 0755 -o APP {}    # APP: the user that OpenAlgo runs as",
+            shell(parent)
+        ),
+    )
+}
+
+/// Why a path that may exist can't be opened.
+fn unreachable(
+    about: &dyn Fn(Level, String) -> Finding,
+    path: &Path,
+    error: &io::Error,
+    user: &User,
+) -> Finding {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return about(Level::Error, error.to_string())
+            .mended_by(format!("namei -l {}", shell(path)));
+    }
+    match refusing(path) {
+        Some(directory) => {
+            let text = format!("{} may not pass {}", user.name, directory.display());
+            about(Level::Error, text).mended_by(user.grant(directory, "x"))
+        }
+        None => about(Level::Error, format!("{} may not read it", user.name))
+            .mended_by(user.grant(path, "r")),
+    }
+}
+
+/// What was found, and whether `run` would start with it.
+fn state(settings: &Settings, user: &User) -> (Vec<Finding>, bool) {
+    let path = settings.state_dir.as_path();
+    let mut look = StateLook { path, user, found: Vec::new(), starts: true };
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => {
+            look.permissions(&there);
+            if look.can_write() {
+                look.room(settings.rejects_max_bytes);
+            }
+            look.holder();
+            look.checkpoint();
+        }
+        Ok(_) => look.fail("is not a directory", ErrorKind::NotADirectory, None),
+        Err(error) if error.kind() == ErrorKind::NotFound => look.missing(),
+        Err(error) => look.refused(&error),
+    }
+    (look.found, look.starts)
+}
+
+struct StateLook<'a> {
+    path: &'a Path,
+    user: &'a User,
+    found: Vec<Finding>,
+    starts: bool,
+}
+
+impl StateLook<'_> {
+    fn about(&self, level: Level, text: &str) -> Finding {
+        Finding::new(level, format_args!("state directory: {}: {text}", self.path.display()))
+    }
+
+    fn say(&mut self, level: Level, text: &str, remedy: Option<String>) {
+        let finding = self.about(level, text);
+        self.found.push(Finding { remedy, ..finding });
+    }
+
+    /// An error; some of them keep `run` from starting, as [`StateError::Forbidden`] has it.
+    fn fail(&mut self, text: &str, kind: ErrorKind, remedy: Option<String>) {
+        use ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        if matches!(kind, AlreadyExists | NotADirectory | PermissionDenied | ReadOnlyFilesystem) {
+            self.starts = false;
+        }
+        self.say(Level::Error, text, remedy);
+    }
+
+    /// A directory of this user's own, for nobody else.
+    fn own(&self) -> String {
+        format!("sudo install -d -m 0700 -o {} {}", quoted(&self.user.name), shell(self.path))
+    }
+
+    fn missing(&mut self) {
+        let existing = self.path.ancestors().find(|ancestor| ancestor.exists());
+        let existing = existing.unwrap_or(Path::new("/"));
+        match may(existing, "wx") {
+            _ if !existing.is_dir() => {
+                let text = format!("{} is not a directory", existing.display());
+                self.fail(&text, ErrorKind::NotADirectory, None);
+            }
+            Ok(()) => self.say(Level::Ok, "does not exist yet; `run` creates it", None),
+            Err(error) => {
+                let text = format!(
+                    "does not exist, and {} may not create it in {}: {error}",
+                    self.user.name,
+                    existing.display()
+                );
+                self.fail(&text, error.kind(), Some(self.own()));
+            }
+        }
+    }
+
+    fn refused(&mut self, error: &io::Error) {
+        let (text, remedy) = match refusing(self.path) {
+            Some(directory) => (
+                format!("{} may not pass {}", self.user.name, directory.display()),
+                self.user.grant(directory, "x"),
+            ),
+            None => (error.to_string(), format!("namei -l {}", shell(self.path))),
+        };
+        self.fail(&text, error.kind(), Some(remedy));
+    }
+
+    fn permissions(&mut self, there: &Metadata) {
+        let mode = there.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let text =
+                format!("its mode is {mode:04o}: others get at the rejects, which hold events");
+            self.say(Level::Warning, &text, Some(format!("sudo chmod 0700 {}", shell(self.path))));
+        }
+        if self.user.id == 0 && there.uid() != 0 {
+            let owner =
+                name_of(there.uid(), "/etc/passwd").unwrap_or_else(|| there.uid().to_string());
+            let text = format!("is {owner}'s, and root may do anything: try as {owner} as well");
+            self.say(Level::Note, &text, Some(as_other(&owner)));
+        }
+    }
+
+    /// The same two things that `run` needs: to open the lock, and to create files.
+    fn can_write(&mut self) -> bool {
+        let lock = self.path.join(LOCK);
+        let has_lock = match may(&lock, "rw") {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => {
+                let text = format!("{} may not write to {LOCK} in it: {error}", self.user.name);
+                self.fail(&text, error.kind(), Some(self.chown()));
+                return false;
+            }
+        };
+        match create_and_remove(self.path) {
+            Ok(()) => {
+                let text = format!("{} can write to it", self.user.name);
+                self.say(Level::Ok, &text, None);
+                true
+            }
+            Err(error) => {
+                let text = format!("{} cannot write to it: {error}", self.user.name);
+                // With its lock, `run` starts, delivers and alarms.
+                let kind = if has_lock { ErrorKind::Other } else { error.kind() };
+                let remedy = match error.kind() {
+                    ErrorKind::ReadOnlyFilesystem => format!("findmnt -T {}", shell(self.path)),
+                    ErrorKind::StorageFull => format!("df -h {0}; df -i {0}", shell(self.path)),
+                    _ => self.chown(),
+                };
+                self.fail(&text, kind, Some(remedy));
+                false
+            }
+        }
+    }
+
+    fn chown(&self) -> String {
+        format!("sudo chown -R {} {}", quoted(&self.user.name), shell(self.path))
+    }
+
+    fn room(&mut self, wanted: u64) {
+        let Ok(free) = free_bytes(self.path) else { return };
+        if free < wanted {
+            let text = format!(
+                "{free} bytes are free, less than the rejects may need (BRIDGE_REJECTS_MAX_BYTES, {wanted})"
+            );
+            self.say(Level::Warning, &text, Some(format!("df -h {}", shell(self.path))));
+        } else {
+            self.say(Level::Ok, &format!("{} MiB are free", free >> 20), None);
+        }
+    }
+
+    /// Says which daemon works with it. To ask the lock would be to take it.
+    fn holder(&mut self) {
+        let lock = self.path.join(LOCK);
+        let (Ok(there), Ok(locks)) = (fs::metadata(&lock), fs::read_to_string("/proc/locks"))
+        else {
+            return;
+        };
+        let holder = fs::read_to_string(&lock).unwrap_or_default();
+        let pid = holder.trim().trim_start_matches("pid ");
+        if is_held(&locks, pid, there.ino()) {
+            self.say(Level::Ok, &format!("a running bridge (pid {pid}) works with it"), None);
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let store = Store::new(Arc::new(RealFs), self.path);
+        let loaded = match store.load() {
+            Ok(loaded) => loaded,
+            Err(error) => return self.no_checkpoint(&error),
+        };
+        for (name, damage) in &loaded.damaged {
+            let text = format!("{name} is not used: {damage}; another copy is");
+            self.say(Level::Warning, &text, None);
+        }
+        let text = match (&loaded.checkpoint, loaded.from) {
+            (Some(checkpoint), Some(from)) => {
+                let offset = checkpoint.live().map_or(0, |live| live.offset);
+                format!("the position is {offset} ({from})")
+            }
+            _ => "no position yet: the first start decides it (BRIDGE_START_AT)".to_owned(),
+        };
+        self.say(Level::Ok, &text, None);
+    }
+
+    fn no_checkpoint(&mut self, error: &StateError) {
+        let (level, text, remedy) = match error {
+            StateError::Unreadable { .. } => (
+                Level::Warning,
+                "no copy of the position is readable: `run` begins at the start of the input, events \
+                 are repeated"
+                    .to_owned(),
+                format!("ls -l {}/checkpoint*", shell(self.path)),
+            ),
+            StateError::Newer { path, .. } => (
+                Level::Error,
+                format!("{error}: install that bridge, or put the files aside"),
+                format!("sudo mv {0} {0}.newer", shell(path)),
+            ),
+            _ => (Level::Error, error.to_string(), self.chown()),
+        };
+        if level == Level::Error && state_exit(error) == Exit::Config {
+            self.starts = false;
+        }
+        self.say(level, &text, Some(remedy));
+    }
+}
+
+/// Creates a file under a name of its own and takes it away again.
+fn create_and_remove(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".check-{}", std::process::id()));
+    let created = RealFs.create_new(&path)?;
+    let written = created.write_all_at(b"x", 0);
+    RealFs.remove(&path)?;
+    written
+}
+
+/// Whether `/proc/locks` has a lock of this process on this inode.
+fn is_held(locks: &str, pid: &str, inode: u64) -> bool {
+    locks.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, holder, file, ..] = words[..] else { return false };
+        holder == pid && file.rsplit(':').next() == Some(&inode.to_string())
+    })
+}
+
+/// This command as another user.
+fn as_other(user: &str) -> String {
+    let words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
+    format!("sudo -u {} {}", quoted(user), words.collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_its_holders_only_on_that_file() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 4242 fe:00:131 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 77 fe:00:131 0 EOF\n\
+                     3: POSIX  ADVISORY  READ 99 fe:00:131 0 EOF\n";
+        for (pid, inode, expected) in [
+            ("4242", 131, true),
+            ("4242", 31, false),
+            ("77", 131, false),
+            ("99", 131, false),
+            ("", 131, false),
+        ] {
+            assert_eq!(is_held(locks, pid, inode), expected, "{pid} {inode}");
+        }
+    }
+
+    #[test]
+    fn names_of_users_come_from_the_list() {
+        assert_eq!(name_of(0, "/etc/passwd").as_deref(), Some("root"));
+        assert_eq!(name_of(u32::MAX - 7, "/etc/passwd"), None);
+        assert_eq!(name_of(0, "/no/such/list"), None);
+    }
+
+    #[test]
+    fn a_file_is_tried_and_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        create_and_remove(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert!(create_and_remove(&directory.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! What this process may do with a path, and how much room there is, without trying it.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD};
+
+/// Who this process acts as.
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether this process may do with `path` what `wanted` says: some of `rwx`. Links are followed.
+///
+/// # Errors
+/// The system's answer to an attempt, as far as permissions and a read-only mount decide it.
+pub fn may(path: &Path, wanted: &str) -> io::Result<()> {
+    let mut access = Access::EXISTS;
+    access.set(Access::READ_OK, wanted.contains('r'));
+    access.set(Access::WRITE_OK, wanted.contains('w'));
+    access.set(Access::EXEC_OK, wanted.contains('x'));
+    Ok(rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// Bytes that this process could still write to the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_those_that_an_attempt_would_meet() {
+        let directory = tempfile::tempdir().unwrap();
+        for wanted in ["", "r", "rwx"] {
+            may(directory.path(), wanted).unwrap();
+        }
+        let none = directory.path().join("none");
+        assert_eq!(may(&none, "r").unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&none, "").unwrap();
+        let error = may(&none, "x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "not even root runs such a file");
+        assert!(free_bytes(directory.path()).unwrap() > 0);
+    }
+}
