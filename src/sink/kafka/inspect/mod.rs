@@ -137,14 +137,12 @@ impl Trouble {
         let telling = heard.iter().find(|(code, _)| is_final(*code)).or_else(|| {
             heard.iter().find(|(code, _)| *code != Some(RDKafkaErrorCode::AllBrokersDown))
         });
-        match telling {
-            Some((code, reason)) => (Self { code: *code, reason: reason.clone() }, is_final(*code)),
-            None => {
-                let seconds = ANSWER_PATIENCE.as_secs();
-                let reason = format!("connected, but no answer within {seconds} s ({silence})");
-                (Self { code: None, reason }, false)
-            }
+        if let Some((code, reason)) = telling {
+            return (Self { code: *code, reason: reason.clone() }, is_final(*code));
         }
+        let seconds = ANSWER_PATIENCE.as_secs();
+        let reason = format!("connected, but no answer within {seconds} s ({silence})");
+        (Self { code: None, reason }, false)
     }
 
     fn finding(&self, commands: &Commands) -> Finding {
