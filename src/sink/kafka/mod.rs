@@ -7,7 +7,8 @@
 //! producer. A record that is refused when it is alone can never be accepted: it is the only one
 //! that leaves as refused. Everything else is tried for ever.
 //!
-//! `client` is all there is to librdkafka; this file holds the order and can be tested without it.
+//! `client` sends through librdkafka, `inspect` looks around with it; this file holds the order and
+//! can be tested without it.
 
 mod client;
 mod inspect;
