@@ -55,11 +55,12 @@ fn in_01_a_missing_file_is_waited_for_and_told_once() {
     let setup = setup();
     let daemon = setup.bridge.start();
     daemon.wait_for_log("waiting for the input");
-    std::thread::sleep(Duration::from_millis(2_500));
+    let told = || daemon.log().iter().filter(|line| line.contains("waiting for the input")).count();
+    let again = crate::support::poll(Duration::from_millis(2_500), || (told() > 1).then_some(()));
+    assert!(again.is_none(), "{:#?}", daemon.log());
     setup.bridge.append().events(0..3);
     setup.expect(&[0, 1, 2]);
-    let told = daemon.log().iter().filter(|line| line.contains("waiting for the input")).count();
-    assert_eq!(told, 1, "{:#?}", daemon.log());
+    assert_eq!(told(), 1, "{:#?}", daemon.log());
     assert_eq!(daemon.stop(), 0);
 }
 
