@@ -44,7 +44,7 @@ impl Pipeline {
             end: frame.span.end,
             amount: Amount { bytes: frame.span.len(), lines: 1 },
             skipped: frame.skipped,
-            seen_ms: self.edges.clock.unix_ms(),
+            seen_ms: self.turn_ms,
             class: None,
             line: None,
         };

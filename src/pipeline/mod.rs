@@ -127,6 +127,8 @@ pub struct Pipeline {
     input: InputWatch,
     position: PositionKeeper,
     outcomes: Vec<(RecordId, Outcome)>,
+    /// When this turn began, milliseconds since 1970.
+    turn_ms: i64,
     /// Lines between the watermark and the last one read.
     lines_behind_watermark: u64,
     stopping: bool,
@@ -155,6 +157,7 @@ impl Pipeline {
 
     /// Does what can be done now.
     pub fn turn(&mut self) -> Next {
+        self.turn_ms = self.edges.clock.unix_ms();
         self.settle();
         let progress = if self.may_read() { self.read() } else { Progress::NothingToRead };
         if progress == Progress::CaughtUp {

@@ -63,6 +63,7 @@ impl Pipeline {
             input: InputWatch::new(now, now_ms),
             position: PositionKeeper::new(checkpoint.as_ref(), switched || first, first),
             outcomes: Vec::new(),
+            turn_ms: now_ms,
             lines_behind_watermark: 0,
             stopping: false,
             rejects_failing: None,

@@ -1,5 +1,6 @@
 //! librdkafka: a producer and the thread that takes its reports.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,8 @@ struct Client {
     control: Arc<Control>,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    /// The clock when it was last asked: most events are older, so it need not be asked again.
+    known_now_ms: Cell<i64>,
 }
 
 #[derive(Default)]
@@ -111,7 +114,8 @@ impl Connect for Librdkafka {
             .spawn(move || poll.run())
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
-        Ok(Box::new(Client { producer, control, settings, clock }))
+        let known_now_ms = Cell::new(0);
+        Ok(Box::new(Client { producer, control, settings, clock, known_now_ms }))
     }
 }
 
@@ -171,6 +175,15 @@ impl Drop for Client {
     }
 }
 
+impl Client {
+    fn is_past(&self, time_ms: i64) -> bool {
+        if time_ms > self.known_now_ms.get() {
+            self.known_now_ms.set(self.clock.unix_ms());
+        }
+        time_ms <= self.known_now_ms.get()
+    }
+}
+
 impl Producer for Client {
     fn send(&self, tag: u64, message: &Message) -> Result<(), SendError> {
         let mut record = BaseRecord::with_opaque_to(&self.settings.topic, tag as usize)
@@ -178,7 +191,7 @@ impl Producer for Client {
             .payload(message.payload());
         if self.settings.timestamp == Timestamp::Event {
             let time = message.event_time_ms;
-            if time > 0 && time <= self.clock.unix_ms() {
+            if time > 0 && self.is_past(time) {
                 record = record.timestamp(time);
             }
         }
