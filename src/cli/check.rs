@@ -20,10 +20,19 @@ pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
         }
     }
     match verdict(&loaded) {
-        Ok(settings) => {
-            let printed = print(out + "the configuration is good");
-            if options.connect { printed.max(connect::connect(&settings)) } else { printed }
+        Ok(settings) if options.connect => {
+            print(out + "the configuration is good").max(connect::connect(&settings))
         }
+        Ok(settings) => match connect::what_stops(&settings).as_slice() {
+            [] => print(out + "the configuration is good"),
+            stopped => {
+                for finding in stopped {
+                    let _ = writeln!(out, "{finding}");
+                }
+                print(out + "error: `run` would not start");
+                Exit::Config
+            }
+        },
         Err(why) => {
             print(format_args!("{out}error: {why}"));
             if options.connect {

@@ -24,9 +24,9 @@ const LOCK: &str = "lock";
 pub(super) fn connect(settings: &Settings) -> Exit {
     let user = User::current();
     let mut exit = show(&input(&settings.input, &user));
-    let (found, starts) = state(settings, &user);
-    exit = exit.max(show(&found));
-    if !starts {
+    let state = state(settings, &user, How::Try);
+    exit = exit.max(show(&state.found));
+    if !state.starts {
         exit = Exit::Config;
     }
     let socket_io = [Finding::new(Level::Note, "the Socket.IO side is not tried yet")];
@@ -35,6 +35,16 @@ pub(super) fn connect(settings: &Settings) -> Exit {
         _ => socket_io.to_vec(),
     };
     exit.max(show(&found))
+}
+
+/// What is wrong with the state directory, if it keeps `run` from starting. Touches nothing.
+pub(super) fn what_stops(settings: &Settings) -> Vec<Finding> {
+    let user = User::current();
+    let state = state(settings, &user, How::Look);
+    if state.starts {
+        return Vec::new();
+    }
+    state.found.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
 fn show(findings: &[Finding]) -> Exit {
@@ -184,10 +194,10 @@ fn unreachable(
     }
 }
 
-/// What was found, and whether `run` would start with it.
-fn state(settings: &Settings, user: &User) -> (Vec<Finding>, bool) {
+/// Looks at the state directory as `run` would.
+fn state<'a>(settings: &'a Settings, user: &'a User, how: How) -> StateLook<'a> {
     let path = settings.state_dir.as_path();
-    let mut look = StateLook { path, user, found: Vec::new(), starts: true };
+    let mut look = StateLook { path, user, how, found: Vec::new(), starts: true };
     match fs::metadata(path) {
         Ok(there) if there.is_dir() => {
             look.permissions(&there);
@@ -201,13 +211,24 @@ fn state(settings: &Settings, user: &User) -> (Vec<Finding>, bool) {
         Err(error) if error.kind() == ErrorKind::NotFound => look.missing(),
         Err(error) => look.refused(&error),
     }
-    (look.found, look.starts)
+    look
+}
+
+/// How it is found out whether a directory can be written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// By its permissions.
+    Look,
+    /// By creating a file, which also shows that there is room.
+    Try,
 }
 
 struct StateLook<'a> {
     path: &'a Path,
     user: &'a User,
+    how: How,
     found: Vec<Finding>,
+    /// Whether `run` would start with what was found.
     starts: bool,
 }
 
@@ -293,7 +314,11 @@ impl StateLook<'_> {
                 return false;
             }
         };
-        match create_and_remove(self.path) {
+        let written = match self.how {
+            How::Look => may(self.path, "wx"),
+            How::Try => create_and_remove(self.path),
+        };
+        match written {
             Ok(()) => {
                 let text = format!("{} can write to it", self.user.name);
                 self.say(Level::Ok, &text, None);

@@ -1,7 +1,8 @@
 //! `run`: builds the daemon and runs it in the foreground.
 
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
@@ -100,6 +101,7 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Store::new(Arc::clone(&fs), &settings.state_dir);
     store.create()?;
+    warn_if_others_may_enter(&settings.state_dir);
     let lock = store.lock()?;
     let start = find_start(&store)?;
 
@@ -122,6 +124,16 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
     // The next start would replace it; until then nobody should wait for an answer from it.
     let _ = std::fs::remove_file(status_socket(settings));
     Ok(())
+}
+
+/// Says that the state directory, which holds rejected events, is not for the daemon alone. It is
+/// the admin's to change: the setting may name a directory that others need.
+fn warn_if_others_may_enter(state_dir: &Path) {
+    let mode = std::fs::metadata(state_dir).map_or(0, |there| there.permissions().mode() & 0o7777);
+    if mode & 0o077 != 0 {
+        let (path, mode) = (state_dir.display(), format!("{mode:04o}"));
+        warn!(%path, mode, "others can get at the state directory, which holds rejected events: chmod 0700");
+    }
 }
 
 /// Serves the status socket. A daemon that can't still delivers.

@@ -531,6 +531,9 @@ fn assert_both_78(bridge: &Bridge, why: &str) {
     let (code, found) = connect(bridge);
     assert_eq!(code, Some(78), "{found}");
     assert!(found.contains("error: state directory: ") && found.contains(why), "{found}");
+    let check = bridge.run(&["check"]);
+    assert_eq!(check.status.code(), Some(78), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains("error: state directory: "), "{}", text(&check.stdout));
     let run = bridge.run(&["run"]);
     assert_eq!(run.status.code(), Some(78), "{}", text(&run.stderr));
 }
