@@ -181,7 +181,7 @@ fn run_until_killed(bridge: &mut Bridge, input: &mut Appender, next: &mut u64, i
 }
 
 #[test]
-fn ck_04_killed_at_each_step_of_a_commit_the_position_is_readable_and_nothing_is_lost() {
+fn ck_01_ck_04_killed_at_each_step_of_a_commit_the_position_is_readable_and_nothing_is_lost() {
     let broker = Broker::shared();
     let topic = broker.topic(1);
     let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);

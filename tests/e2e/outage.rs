@@ -217,6 +217,30 @@ fn ka_12_errors_that_may_heal_are_never_a_reason_to_reject() {
 }
 
 #[test]
+fn ck_18_a_negative_acknowledgement_moves_nothing() {
+    let (cluster, bootstrap) = broker_that_can_lie();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let bridge = Bridge::to_kafka(&bootstrap, "events");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..10);
+    bridge.wait_until_settled();
+    let offset = bridge.checkpoint()["offset"].clone();
+    let forbidden = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[forbidden; 1_000]);
+    input.events(10..20);
+    daemon.wait_for_log("Kafka does not take events");
+    assert_eq!(bridge.checkpoint()["offset"], offset);
+    daemon.kill();
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    let mut consumer = Topic::open(&bootstrap, "events");
+    assert_eq!(consumer.wait_for_events(20), (0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_record_refused_as_invalid_leaves_alone_and_its_neighbours_stay() {
     let (cluster, bootstrap) = broker_that_can_lie();
     cluster.create_topic("events", 1, 1).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proptest::prelude::*;
@@ -25,12 +26,15 @@ enum Call {
 
 struct FakeConnect {
     calls: Sender<Call>,
+    full: Arc<AtomicBool>,
 }
 
 struct FakeProducer {
     purpose: Purpose,
     epoch: u32,
     calls: Sender<Call>,
+    /// Whether there is no room for another record.
+    full: Arc<AtomicBool>,
 }
 
 impl Connect for FakeConnect {
@@ -45,12 +49,16 @@ impl Connect for FakeConnect {
             let _ = self.calls.send(Call::Batch(bytes));
         }
         let _ = self.calls.send(Call::Connect(purpose, epoch));
-        Ok(Box::new(FakeProducer { purpose, epoch, calls: self.calls.clone() }))
+        let (calls, full) = (self.calls.clone(), Arc::clone(&self.full));
+        Ok(Box::new(FakeProducer { purpose, epoch, calls, full }))
     }
 }
 
 impl Producer for FakeProducer {
     fn send(&self, tag: u64, _: &Message) -> Result<(), SendError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(SendError::QueueFull);
+        }
         let _ = self.calls.send(Call::Send(self.purpose, self.epoch, tag));
         Ok(())
     }
@@ -86,6 +94,7 @@ struct Bench {
     reports: Reports,
     clock: Arc<FakeClock>,
     calls: Receiver<Call>,
+    full: Arc<AtomicBool>,
     outcomes: Vec<(RecordId, Outcome)>,
 }
 
@@ -93,9 +102,10 @@ fn bench() -> Bench {
     let (sender, calls) = channel();
     let reports = Reports::new(Box::new(|| ()));
     let clock = Arc::new(FakeClock(Mutex::new(Instant::now())));
-    let connect = Box::new(FakeConnect { calls: sender });
+    let full = Arc::new(AtomicBool::new(false));
+    let connect = Box::new(FakeConnect { calls: sender, full: Arc::clone(&full) });
     let sink = KafkaSink::new(connect, clock.clone(), Some(16_384), reports.clone()).unwrap();
-    let bench = Bench { sink, reports, clock, calls, outcomes: Vec::new() };
+    let bench = Bench { sink, reports, clock, calls, full, outcomes: Vec::new() };
     assert_eq!(bench.calls(), [Call::Connect(Purpose::Flow, 0)]);
     bench
 }
@@ -172,6 +182,21 @@ fn records_flow_in_order_and_acks_settle_them() {
     bench.settle();
     assert_eq!(bench.settled(), [(2, "delivered"), (0, "delivered")]);
     assert_eq!(bench.sink.health().in_flight, 2, "the window holds the gap");
+}
+
+#[test]
+fn ka_07_a_full_queue_is_waited_for_and_the_same_record_goes_next() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.full.store(true, Ordering::Relaxed);
+    bench.publish(2);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Send(Flow, 0, 0)]);
+    assert_eq!(bench.sink.deadline(), Some(bench.clock.now() + QUEUE_FULL_RETRY));
+    bench.full.store(false, Ordering::Relaxed);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Send(Flow, 0, 1), Call::Send(Flow, 0, 2)]);
+    assert!(bench.outcomes.is_empty(), "a full queue is no outcome");
 }
 
 #[test]
