@@ -169,9 +169,10 @@ function summarizeStatus(news) {
 function summarizeAnything(data) {
   const fields = Object.entries(data).map(([name, value]) => {
     const text = word(value);
-    return name !== "mode" && text && `${name} ${text}`;
+    return name !== "mode" && text && `${name}: ${text}`;
   });
-  return { details: fields.filter(Boolean).slice(0, 8), mode: word(data.mode) };
+  const told = fields.filter(Boolean).slice(0, 8);
+  return { details: told.length > 0 ? told : ["nothing to tell in a line"], mode: word(data.mode) };
 }
 
 function isObject(value) {
