@@ -93,7 +93,9 @@ function start(url, options, tag) {
     const packet = packets.shift() ?? "";
     const [, data] = EVENT_PACKET.exec(packet) ?? [];
     if (data === undefined || values.length !== 1) fail(`not one argument: ${packet}`, tag);
-    if (!isDeepStrictEqual([event, JSON.parse(data)], [event, ...values])) fail(`not as emitted: ${packet}`, tag);
+    const parsed = JSON.parse(packet.slice(packet.indexOf("[")));
+    const isSame = isDeepStrictEqual([event, ...values], parsed) && isDeepStrictEqual(parsed[1], JSON.parse(data));
+    if (!isSame) fail(`not as emitted: ${packet}`, tag);
     print({ event, data, ...tag });
   });
 

@@ -14,6 +14,7 @@ reports a transport error. That is left as it is: it is what a user's client doe
 import argparse
 import asyncio
 import json
+import queue
 import sys
 import threading
 
@@ -140,20 +141,29 @@ def print_what_happens(client, transports, tag):
 
 
 def handle_messages_in_order(client):
-    """The sync client starts a thread for each message, and threads keep no order: handle them where they are read."""
+    """The sync client starts a thread for each message, and threads keep no order: one thread takes them all."""
     start_thread = client.eio.start_background_task
+    messages = queue.SimpleQueue()
+
+    def work():
+        while True:
+            handle, arguments = messages.get()
+            handle(*arguments)
 
     def start(target, *args, **kwargs):
         if target == client.eio.handlers["message"]:
-            return target(*args, **kwargs)
+            return messages.put((target, args))
         return start_thread(target, *args, **kwargs)
 
     client.eio.start_background_task = start
+    threading.Thread(target=work).start()
 
 
 def run_sync(given, tags):
     for tag in tags:
-        client = socketio.Client(json=TextOfEvents)
+        # websocket-client adds an Origin of its own beside the one in the headers.
+        only_ours = {"suppress_origin": given.origin is not None}
+        client = socketio.Client(json=TextOfEvents, websocket_extra_options=only_ours)
         handle_messages_in_order(client)
         print_what_happens(client, given.transports, tag)
         # In a thread, since it returns only when the server is there.

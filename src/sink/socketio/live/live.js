@@ -10,6 +10,9 @@ const CHARS_MAX = 16 * 1024 * 1024;
 const TYPES_MAX = 40;
 const OTHER_TYPES = "other types";
 const RATE_SECONDS = 5;
+// A rest after each row listed, several times what a row costs: in a flood the list is renewed a few
+// times a second, which nobody reads faster, and the page still answers.
+const REST_MS_PER_ROW = 0.6;
 const PART_CHARS_MAX = 400;
 const RECONNECT_AFTER_DISMISSAL_MS = 1000;
 
@@ -90,9 +93,8 @@ function summarizeOrder(order) {
   const orderId = word(order.orderid);
   const batch = order.batch_order === true;
   const trade = isTrade(action);
-  const incomplete = [action, orderId].some(isIncomplete);
   return {
-    tone: incomplete ? "warn" : sideTone(action),
+    tone: isIncomplete(action) || isIncomplete(orderId) ? "warn" : sideTone(action),
     lead: trade ? action.toUpperCase() : batch ? "BATCH" : action,
     subject: word(order.symbol),
     details: [
@@ -273,18 +275,24 @@ let waitingChars = 0;
 let listedChars = 0;
 let isPaused = false;
 let isFrameRequested = false;
+let restsUntil = 0;
 const pressedTypes = new Set();
 
 function requestFrame() {
   if (isFrameRequested) return;
   isFrameRequested = true;
   // A hidden page gets no frames; what waits meanwhile is bounded.
-  requestAnimationFrame(() => {
-    isFrameRequested = false;
-    if (!isPaused) listWaiting();
-    showCounters();
-    showHowMany();
-  });
+  setTimeout(() => requestAnimationFrame(showWhatIsNew), restsUntil - performance.now());
+}
+
+function showWhatIsNew() {
+  isFrameRequested = false;
+  if (!isPaused) {
+    restsUntil = performance.now() + waiting.length * REST_MS_PER_ROW;
+    listWaiting();
+  }
+  showCounters();
+  showHowMany();
 }
 
 function keepForList(event) {
@@ -301,10 +309,10 @@ function keepForList(event) {
 function listWaiting() {
   const rows = waiting.reverse().map(rowOf);
   for (const row of rows) row.hidden = !isWanted(row);
-  page.events.prepend(...rows);
   listedChars += waitingChars;
   waiting = [];
   waitingChars = 0;
+  page.events.prepend(...rows);
   while (page.events.childElementCount > ROWS_MAX || listedChars > CHARS_MAX) {
     listedChars -= page.events.lastElementChild.dataset.json.length;
     page.events.lastElementChild.remove();
@@ -328,10 +336,8 @@ function showHowMany() {
   const isFiltered = pressedTypes.size > 0 || page.filter.value.trim() !== "";
   const shown = isFiltered ? page.events.querySelectorAll(":scope > li:not([hidden])").length : kept;
   setText(page.shown, howMany(shown, kept, isFiltered));
-  const isHolding = isPaused && waiting.length > 0;
-  const atLeast = waiting.length === ROWS_MAX ? "+" : "";
-  const held = isHolding ? ` (${waiting.length}${atLeast} new)` : "";
-  setText(page.pause, isPaused ? `Resume${held}` : "Pause");
+  const held = `${waiting.length}${waiting.length === ROWS_MAX ? "+" : ""} new`;
+  setText(page.pause, !isPaused ? "Pause" : waiting.length > 0 ? `Resume (${held})` : "Resume");
 }
 
 function howMany(shown, kept, isFiltered) {
@@ -348,6 +354,7 @@ function setText(target, text) {
 
 function togglePause() {
   isPaused = !isPaused;
+  showHowMany();
   requestFrame();
 }
 
@@ -362,7 +369,7 @@ function clearList() {
 // --- counters -----------------------------------------------------------------------------------
 
 let received = 0;
-/** By type: { count, button, countText }. */
+/** By type: { count, countText }. */
 const types = new Map();
 /** What had been received when, one a second, for the rate. */
 const samples = [{ at: performance.now(), received: 0 }];
@@ -391,7 +398,7 @@ function addType(name) {
     filterRows();
   });
   page.types.append(button);
-  return { count: 0, button, countText };
+  return { count: 0, countText };
 }
 
 function showCounters() {
@@ -440,9 +447,8 @@ function connect() {
 
   socket.onAny((type, ...values) => {
     const [, json] = EVENT_PACKET.exec(packets.shift() ?? "") ?? [];
-    const event = { type, json: json ?? JSON.stringify(values[0] ?? null), arrived: new Date() };
     count(type);
-    keepForList(event);
+    keepForList({ type, json: json ?? JSON.stringify(values[0] ?? null), arrived: new Date() });
     requestFrame();
   });
 
@@ -485,6 +491,7 @@ const socket = connect();
 
 page.tokenForm.addEventListener("submit", (submitted) => {
   submitted.preventDefault();
+  if (socket.active) return; // an attempt is under way: a second CONNECT would be one too many
   token = page.token.value.trim();
   showState("connecting", "Connecting…");
   socket.connect();
