@@ -1,13 +1,15 @@
-// Opens the live page in headless Chromium and prints what it shows, a JSON object a line, until it is killed.
+// Opens the live page in headless Chromium, prints what it shows, a JSON object a line, until it is killed.
 //
 //   npm ci                                      and Chromium in /usr/bin/chromium, or where CHROMIUM says
 //   node browser.mjs --page http://127.0.0.1:5055/live [--token T] [--screenshot FILE]
 //
 //   {"connected":true}                          each time that the page says so
 //   {"state":STATE,"text":TEXT}                 connecting, lost, refused: as the page words it
-//   {"event":NAME,"text":TEXT}                  a row, in order of arrival; TEXT: the argument as the row keeps it
+//   {"event":NAME,"text":TEXT}                  a row, in order of arrival; TEXT: the argument as it came
 //   {"console_error":TEXT}                      an error in the console or one that nobody caught
-//   {"request":URL}                             a request to another origin than the page's: there must be none
+//   {"request":URL}                             a request to another origin; there must be none
+//
+// The page lists a few times a second and keeps the newest 500, so of a burst of more than 500 the rest has no row.
 //
 // --token is typed into the page's field when the page asks for one.
 // --screenshot: written on SIGTERM, then it ends with 0.

@@ -83,7 +83,8 @@ const SUMMARIES = new Map([
 ]);
 
 function summarize(type, json) {
-  const data = parseNumbersAsText(json);
+  // In brackets, since a foreign server may send several arguments: the first tells.
+  const [data] = parseNumbersAsText(`[${json}]`);
   if (!isObject(data)) return { details: [word(data) || json] };
   return (SUMMARIES.get(type) ?? summarizeAnything)(data);
 }
@@ -121,9 +122,9 @@ function summarizeAnalyzer(update) {
   }
   const call = word(request.api_type) || "placeorder";
   const action = word(request.action);
-  const failed = word(response.status) === "error";
   return {
-    tone: failed ? "bad" : sideTone(action),
+    // Not red: a BUY that failed must not look like a SELL.
+    tone: word(response.status) === "error" ? "warn" : sideTone(action),
     lead: isTrade(action) ? action.toUpperCase() : call,
     subject: word(request.symbol) || word(request.underlying) || word(request.strategy),
     details: [
@@ -169,12 +170,9 @@ function summarizeStatus(news) {
 }
 
 function summarizeAnything(data) {
-  const fields = Object.entries(data).map(([name, value]) => {
-    const text = word(value);
-    return name !== "mode" && text && `${name}: ${text}`;
-  });
-  const told = fields.filter(Boolean).slice(0, 8);
-  return { details: told.length > 0 ? told : ["nothing to tell in a line"], mode: word(data.mode) };
+  const fields = Object.entries(data).filter(([name, value]) => name !== "mode" && word(value));
+  const details = fields.slice(0, 8).map(([name, value]) => `${name}: ${word(value)}`);
+  return { details: details.length > 0 ? details : ["nothing to tell in a line"], mode: word(data.mode) };
 }
 
 function isObject(value) {
@@ -212,8 +210,7 @@ function sideTone(action) {
 }
 
 function statusTone(status) {
-  if (/error|reject|fail/i.test(status)) return "bad";
-  return /success/i.test(status) ? "good" : undefined;
+  return /error|reject|fail/i.test(status) ? "bad" : /success/i.test(status) ? "good" : undefined;
 }
 
 // --- rows ---------------------------------------------------------------------------------------
@@ -227,8 +224,7 @@ function textElement(name, className, text) {
 }
 
 function clockTime(date) {
-  const milliseconds = String(date.getMilliseconds()).padStart(3, "0");
-  return `${date.toTimeString().slice(0, 8)}.${milliseconds}`;
+  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
 function rowOf({ type, json, arrived }) {
@@ -343,7 +339,7 @@ function showHowMany() {
 function howMany(shown, kept, isFiltered) {
   if (kept === 0) return "Events appear here as they arrive, newest first. Open one to see its JSON.";
   if (isFiltered) return `${shown} of the newest ${kept} match. Filtering hides rows, counting goes on.`;
-  if (kept >= ROWS_MAX) return `The newest ${ROWS_MAX}; older ones are gone from this page.`;
+  if (kept === ROWS_MAX) return `The newest ${ROWS_MAX}; older ones are gone from this page.`;
   return `${kept} ${kept === 1 ? "event" : "events"}, newest first.`;
 }
 
