@@ -17,14 +17,20 @@ SCRIPTS = $(wildcard packaging/dev/*.sh) .ci/run
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-tools: ## install what is missing: system packages, a Kafka for tests in .tools/
+tools: ## install what is missing: system packages; Kafka, clients and references in .tools/
 	@packaging/dev/install-tools.sh
 
-build: tools ## the release binary, target/release/openalgo-bridge
+build: ## the release binary, target/release/openalgo-bridge
+	@packaging/dev/install-tools.sh build
 	$(CARGO) build --release --locked
 
-demo: build ## a real Kafka, the daemon and a generator, to watch; make demo SECONDS=20 ends by itself
+demo: build ## the daemon, a generator and a live page; SECONDS=20 ends by itself, KAFKA=1 with a real Kafka
+ifeq ($(KAFKA),)
 	@packaging/dev/demo.sh $(SECONDS)
+else
+	@packaging/dev/install-tools.sh kafka
+	@packaging/dev/demo-kafka.sh $(SECONDS)
+endif
 
 check: lint unit ## the fast loop: format, lints, unit tests
 
@@ -46,7 +52,7 @@ test: lint ## everything, in less than 20 minutes on 2 cores
 soak: tools ## what takes longer than two minutes
 	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test e2e -- --nocapture ka_02_ka_27
 
-bench: build ## throughput, latency and CPU per line, next to others on this machine
+bench: build tools ## throughput, latency and CPU per line, next to others on this machine
 	@packaging/dev/bench.sh
 
 # Not in it: advisories, whose database is fetched from outside the package registries.

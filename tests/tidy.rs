@@ -38,17 +38,23 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("base64", &["src/sink/rejects.rs"]),
-    ("bytes", &["src/domain/framing.rs"]),
+    ("bytes", &["src/domain/framing.rs", "src/sink/socketio/"]),
     ("clap", &["src/cli/args.rs", "src/cli/mod.rs"]),
+    ("engineioxide", &["src/sink/socketio/server/"]),
     ("futures_executor", &["src/sink/kafka/"]),
+    ("http_body_util", &["src/sink/socketio/server/"]),
+    ("hyper", &["src/sink/socketio/server/"]),
+    ("hyper_util", &["src/sink/socketio/server/"]),
     ("notify", &["src/source/watch.rs"]),
     ("rdkafka", &["src/sink/kafka/"]),
+    ("reqwest", &["src/sink/socketio/server/gate.rs"]),
     ("rustix", &["src/platform/"]),
     ("sha2", &["src/domain/"]),
     ("signal_hook", &["src/service/signals.rs"]),
     ("simdutf8", &["src/domain/envelope/mod.rs"]),
+    ("tokio", &["src/sink/socketio/"]),
     ("tracing_subscriber", &["src/telemetry/log.rs"]),
 ];
 
@@ -95,8 +101,8 @@ const LINES_MAX: usize = 500;
 /// leave the list.
 const LONG_FILES: [(&str, usize); 0] = [];
 
-/// Where the one `unsafe` is.
-const UNSAFE: &str = "src/sink/kafka/client.rs";
+/// Where the two `unsafe` are: one call each, into a library that has no safe way.
+const UNSAFE: [&str; 2] = ["src/sink/kafka/client.rs", "src/sink/socketio/server/buffer.rs"];
 
 /// What may stand at the top besides what `.gitignore` names there.
 const TOP_LEVEL: [&str; 23] = [
@@ -242,10 +248,10 @@ fn files_are_short() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_place() {
+fn unsafe_code_is_in_two_places() {
     let mut wrong = Vec::new();
     for file in sources("src").into_iter().chain(sources(TESTS)) {
-        let allowed = usize::from(file.path == UNSAFE);
+        let allowed = usize::from(UNSAFE.contains(&file.path.as_str()));
         for word in ["unsafe", "unsafe_code"] {
             let found = words(&file.code).filter(|found| *found == word).count();
             if found != allowed {
@@ -253,7 +259,7 @@ fn unsafe_code_is_in_one_place() {
             }
         }
     }
-    check("unsafe code is one call, in src/sink/kafka/client.rs", &wrong);
+    check("unsafe code is one call in each of two files", &wrong);
 }
 
 #[test]

@@ -1,250 +1,144 @@
 #!/usr/bin/env bash
-# The demo: a generator appends events to a file, openalgo-bridge delivers them to a real Kafka,
-# an independent consumer shows them arriving; halfway the broker goes away for a while.
+# The demo of the default mode: a generator appends events to a file, openalgo-bridge is the
+# Socket.IO server that re-emits them, a page in the browser and this terminal show them arriving.
+# Halfway the daemon is restarted. Nothing is needed but the daemon and bash.
 #
 #   demo.sh [SECONDS]   without SECONDS until Ctrl-C; exit 0 only if no event is missing
 set -euo pipefail
-shopt -s extglob
-export LC_ALL=C TZ=UTC # EPOCHREALTIME with a point; timestamps in UTC
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=packaging/dev/demo-lib.sh
+source packaging/dev/demo-lib.sh
 
-duration=${1:-}
-[[ $duration =~ ^[0-9]*$ ]] || {
-  echo "usage: demo.sh [SECONDS]" >&2
-  exit 64
-}
-bridge=${BRIDGE_BIN:-${CARGO_TARGET_DIR:-target}/release/openalgo-bridge}
-[[ -x $bridge ]] || {
-  echo "demo: $bridge is not there; run: make demo" >&2
-  exit 69
-}
-kafka=packaging/dev/kafka.sh
-topic=from_openalgo_order_events
-rate_pause=0.2     # five events a second
-broken_every=20    # one line in twenty is cut short, as by a crashing writer
-broker_down_for=3  # seconds
-drain_deadline=20  # seconds
-
-if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
-  bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' yellow=$'\e[33m' plain=$'\e[0m'
-else
-  bold='' dim='' red='' green='' yellow='' plain=''
-fi
-say() { printf '%s%s%s\n' "$bold" "$*" "$plain"; }
-note() { printf '%s-- %s%s\n' "$dim" "$*" "$plain"; }
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/openalgo-bridge-demo.XXXXXX")
-input=$work/order_events.jsonl
-state=$work/state
-generator_pid='' bridge_pid='' consumer_pid='' screen_pid=''
-failed=1 # until the summary says otherwise
-touch "$input" "$work/broken" "$work/arrived"
-
-# Ends one of our children by its id: TERM, then KILL after ten seconds.
-end() {
-  local pid=$1
-  [[ -n $pid ]] && kill -TERM "$pid" 2>/dev/null || return 0
-  for _ in {1..100}; do
-    kill -0 "$pid" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  kill -KILL "$pid" 2>/dev/null || true
-}
+port=${PORT:-5055} # where the page is
+generator_pid='' screen_pid=''
 
 cleanup() {
   trap '' INT TERM
   end "$generator_pid"
   end "$bridge_pid"
-  end "$consumer_pid"
   end "$screen_pid"
-  "$kafka" stop "$work/kafka" || true
-  if ((failed)); then
-    echo "demo: everything is kept in $work (the daemon's log: bridge.log)" >&2
-  else
-    rm -rf "$work"
-  fi
+  keep_or_remove
 }
 trap cleanup EXIT
 
-# --- the application's side: events as OpenAlgo writes them ---------------------------------
-
-users=(asha ravi meera desk_2 algo_trader)
-symbols=(SBIN INFY TATAPOWER RELIANCE NIFTY26FEB24500CE BANKNIFTY26FEB52000PE)
-actions=(BUY SELL)
-
-# Sets `line` to event number $1, stamped now.
-make_event() {
-  local now=$EPOCHREALTIME timestamp id price data type
-  local user=${users[RANDOM % ${#users[@]}]} symbol=${symbols[RANDOM % ${#symbols[@]}]} action=${actions[RANDOM % 2]}
-  printf -v timestamp '%(%Y-%m-%dT%H:%M:%S)T.%sZ' "${now%.*}" "${now#*.}"
-  printf -v id '2601%08d' "$1"
-  printf -v price '%d.%02d' $((RANDOM % 2400 + 100)) $((RANDOM % 20 * 5))
-  case $((RANDOM % 10)) in
-    [0-5])
-      type=order_event
-      data='"symbol":"'$symbol'","action":"'$action'","orderid":"'$id'","exchange":"NSE","price_type":"LIMIT","product_type":"MIS","mode":"live"'
-      ;;
-    6)
-      type=order_event
-      data='"symbol":"Momentum_Basket","action":"4/4 orders","orderid":"basket_4","exchange":"MULTI","price_type":"BASKET","product_type":"BASKET","mode":"live","batch_order":true,"is_last_order":true'
-      ;;
-    [7-8])
-      type=analyzer_update
-      data='"request":{"strategy":"EMA_Cross","exchange":"NSE","symbol":"'$symbol'","action":"'$action'","quantity":10,"pricetype":"LIMIT","product":"MIS","price":'$price'},"response":{"status":"success","orderid":"'$id'","mode":"analyze"}'
-      ;;
-    9)
-      type=order_notification
-      data='"symbol":"'$symbol'","status":"info","message":" Positions Already Matched. No Action needed."'
-      ;;
-  esac
-  line='{"event_type":"'$type'","timestamp":"'$timestamp'","user_id":"'$user'","source":"openalgo","data":{'$data'}}'
-}
-
-generate() {
-  local n=0 stop=0 line
-  trap 'stop=1' TERM # between two lines, never within one
-  while ((!stop)); do
-    ((n += 1))
-    make_event "$n"
-    if ((n % broken_every == 0)); then
-      line=${line:0:90}
-      printf '%s\n' "$line" >>"$work/broken"
-    fi
-    printf '%s\n' "$line" >>"$input"
-    sleep "$rate_pause" || true
-  done
-}
-
-# --- the consumer's side -------------------------------------------------------------------
-
-# One line per event from kcat's "record time in ms, key, headers, value".
-show() {
-  local stamp key headers value now type seconds clock subject colour width=60
-  [[ -t 1 ]] && width=$(($(tput cols 2>/dev/null || echo 120) - 59))
-  ((width >= 16)) || width=16
-  while IFS=$'\t' read -r stamp key headers value; do
-    now=${EPOCHREALTIME/./}
-    [[ $headers =~ ce_type=([^,]*) ]] && type=${BASH_REMATCH[1]} || type='?'
-    [[ $value =~ \"data\":\{(.*)\}\}$ ]] && subject=${BASH_REMATCH[1]} || subject=$value
-    subject=${subject//\"+([a-z_])\":/} # the values will do
-    subject=${subject//[\"\{\}]/}
-    subject=${subject//,/ }
-    seconds=$((stamp / 1000))
-    printf -v clock '%(%H:%M:%S)T.%03d' "$seconds" $((stamp % 1000))
-    colour=$green
-    ((now / 1000 - stamp > 1000)) && colour=$yellow # held up by the broker's absence
-    printf '%s  %-11s  %-18s  %s%6d ms%s  %s%.*s%s\n' \
-      "$clock" "$key" "$type" "$colour" $((now / 1000 - stamp)) "$plain" "$dim" "$width" "$subject" "$plain"
-    printf '.\n' >>"$work/arrived"
-  done
-}
-
-start_consumer() {
-  mkfifo "$work/consumer"
-  # Its own session, like the daemon's and the broker's, so that Ctrl-C reaches this script only.
-  # -E: it stays when the broker goes away.
-  setsid kcat -C -q -u -E -b "$bootstrap" -t "$topic" -o beginning -f '%T\t%k\t%h\t%s\n' \
-    -X reconnect.backoff.max.ms=500 -X fetch.wait.max.ms=100 -X topic.metadata.refresh.interval.ms=1000 \
-    >"$work/consumer" 2>"$work/consumer.log" </dev/null &
-  consumer_pid=$!
-  show <"$work/consumer" &
-  screen_pid=$!
-}
-
-# --- the daemon ----------------------------------------------------------------------------
-
 start_bridge() {
   cat >"$work/.env" <<ENV
-ORDER_EVENT_MODE = 'KAFKA'
 BRIDGE_INPUT = '$input'
 BRIDGE_STATE_DIR = '$state'
-KAFKA_BOOTSTRAP_SERVERS = '$bootstrap'
-KAFKA_ORDER_EVENTS_TOPIC = '$topic'
 BRIDGE_HTTP_LISTEN = 'off'
+SOCKETIO_LISTEN = '127.0.0.1:$port'
+SOCKETIO_LIVE_PAGE = 'on'
 ENV
-  setsid "$bridge" --env-file "$work/.env" run >"$work/bridge.log" 2>&1 </dev/null &
-  bridge_pid=$!
+  run_bridge
 }
 
-lines_of() { if [[ -e $1 ]]; then wc -l <"$1"; else echo 0; fi; }
-
-# The position as the daemon committed it, next to what is in the file.
-show_state() {
-  local checkpoint offset='?'
-  checkpoint=$("$bridge" --env-file "$work/.env" checkpoint show --json 2>/dev/null) || true
-  [[ $checkpoint =~ \"offset\":\ ?([0-9]+) ]] && offset=${BASH_REMATCH[1]}
-  note "checkpoint at byte $offset of $(stat -c %s "$input" 2>/dev/null || echo 0)," \
-    "$(lines_of "$input") lines written, $(lines_of "$work/arrived") arrived," \
-    "$(lines_of "$state/rejects.jsonl") rejected"
-}
-
-check_bridge() {
-  kill -0 "$bridge_pid" 2>/dev/null && return
-  local code=0
-  wait "$bridge_pid" || code=$?
-  bridge_pid=''
-  tail -n 20 "$work/bridge.log" >&2
-  echo "demo: the daemon ended by itself, exit code $code; above is its log" >&2
+# Waits for the port, and sets `port` to the one that was chosen if it was 0.
+wait_for_port() {
+  local status
+  for _ in {1..100}; do
+    check_bridge
+    status=$("$bridge" --env-file "$work/.env" status --json 2>/dev/null) || true
+    if [[ $status =~ \"socketio\":\"127.0.0.1:([0-9]+)\" ]]; then
+      port=${BASH_REMATCH[1]}
+      return
+    fi
+    sleep 0.1
+  done
+  tail -n 5 "$work/bridge.log" >&2
+  echo "demo: port $port can't be opened; another one: PORT=5056 make demo" >&2
   exit 1
 }
 
-# --- what arrived, asked of the broker afresh -------------------------------------------------
+# --- a client, in bash: Engine.IO 4 by polling ------------------------------------------------
 
-# Sets written, in_topic, ids, missing, duplicates.
-take_stock() {
-  kcat -C -e -q -b "$bootstrap" -t "$topic" -o beginning -f '%h\t%s\n' >"$work/topic" 2>/dev/null </dev/null || true
-  sort "$work/broken" >"$work/broken.sorted"
-  sort "$input" | comm -23 - "$work/broken.sorted" >"$work/expected"
-  cut -f 2- "$work/topic" | sort -u | comm -23 "$work/expected" - >"$work/missing"
-  sed -n 's/.*ce_id=\([^,\t]*\).*/\1/p' "$work/topic" | sort -u >"$work/ids"
-  written=$(lines_of "$input") in_topic=$(lines_of "$work/topic") ids=$(lines_of "$work/ids")
-  missing=$(lines_of "$work/missing") duplicates=$((in_topic - ids))
+# request METHOD QUERY [BODY]: sets `answer`; fails without a connection or a 200.
+request() {
+  local connection head status='' body=${3:-}
+  { exec {connection}<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 1
+  printf '%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' \
+    "$1" "$2" "$port" "${#body}" "$body" 1>&"$connection" || true
+  read -r _ status _ <&"$connection" || true
+  while IFS= read -r head <&"$connection" && [[ $head != $'\r' ]]; do :; done
+  IFS= read -r -d '' answer <&"$connection" || true
+  exec {connection}>&-
+  [[ $status == 200 ]]
+}
+
+# Shows each event as it comes; comes back when the server does.
+show() {
+  local answer session packet packets
+  while :; do
+    # An open session, then into the namespace: `40` both ways.
+    if request GET '' && [[ $answer =~ \"sid\":\"([^\"]+)\" ]] && session=${BASH_REMATCH[1]} &&
+      request POST "&sid=$session" 40; then
+      while request GET "&sid=$session"; do
+        IFS=$'\x1e' read -r -d '' -a packets <<<"$answer" || true
+        for packet in "${packets[@]}"; do
+          case $packet in
+            2*) request POST "&sid=$session" 3 || break ;; # a ping
+            42*) show_event "${packet%$'\n'}" ;;
+          esac
+        done
+      done
+    fi
+    sleep 0.3
+  done
+}
+
+# One line for a packet such as 42["order_event",{...}].
+show_event() {
+  local now=$EPOCHREALTIME clock type subject width=80
+  [[ $1 =~ ^42\[\"([a-z_]+)\",\{(.*)\}\]$ ]] || return 0
+  type=${BASH_REMATCH[1]} subject=${BASH_REMATCH[2]}
+  printf '%s\n' "${subject}" >>"$work/arrived"
+  subject=${subject//\"+([a-z_])\":/} # the values will do
+  subject=${subject//[\"\{\}]/}
+  subject=${subject//,/ }
+  printf -v clock '%(%H:%M:%S)T.%.3s' "${now%.*}" "${now#*.}"
+  printf '%s  %-18s  %s%.*s%s\n' "$clock" "$type" "$dim" "$width" "$subject" "$plain"
 }
 
 # --- the play ------------------------------------------------------------------------------
 
+# Sets written, arrived, missing: what is in the file and did not come out, and the other way round.
+take_stock() {
+  sed -n 's/.*"data":{\(.*\)}}$/\1/p' "$input" | sort >"$work/expected"
+  sort "$work/arrived" >"$work/arrived.sorted"
+  written=$(lines_of "$work/expected") arrived=$(lines_of "$work/arrived.sorted")
+  missing=$(comm -23 "$work/expected" "$work/arrived.sorted" | wc -l)
+}
+
 stopping=0
 trap 'stopping=1' INT TERM
 
-say "Starting Kafka (one node, real broker) ..."
-# In a session of its own: Ctrl-C must not tear it apart halfway.
-bootstrap=$(KAFKA_AUTO_CREATE=false setsid -w "$kafka" start "$work/kafka")
-setsid -w "$kafka" topics "$work/kafka" --create --topic "$topic" --partitions 3 >/dev/null
-say "Kafka listens on $bootstrap; topic $topic, 3 partitions."
 start_bridge
+wait_for_port
 say "openalgo-bridge follows $input"
-start_consumer
-if ((stopping)); then
-  failed=0
-  say "Stopped before the first event."
-  exit
-fi
+say "Open in a browser:  http://127.0.0.1:$port/live"
+show &
+screen_pid=$!
 generate &
 generator_pid=$!
 say "Five events a second are appended. $([[ -n $duration ]] && echo "Ends after $duration s." || echo "Ctrl-C ends it.")"
-printf '\n%s%-12s  %-11s  %-18s  %9s  %s%s\n' "$bold" "event time" "key" "event type" "latency" "data" "$plain"
+printf '\n%s%-12s  %-18s  %s%s\n' "$bold" "arrived" "event" "data" "$plain"
 
-outage_at=12
+restart_at=12
 if [[ -n $duration ]]; then
-  outage_at=$((duration >= 15 ? duration / 2 : duration + 1))
+  restart_at=$((duration >= 6 ? duration / 2 : duration + 1))
 fi
-started=$SECONDS next_state=5
+started=$SECONDS
 while ((!stopping)); do
   elapsed=$((SECONDS - started))
   if [[ -n $duration ]] && ((elapsed >= duration)); then
     break
   fi
-  if ((outage_at >= 0 && elapsed >= outage_at)); then
-    outage_at=-1
-    say "The broker stops now for $broker_down_for seconds. Events go on being written; none may get lost."
-    setsid -w "$kafka" stop "$work/kafka"
-    sleep "$broker_down_for" || true
-    show_state
-    setsid -w "$kafka" start "$work/kafka" >/dev/null
-    say "The broker is back, on the same data."
-  elif ((elapsed >= next_state)); then
-    show_state
-    next_state=$((elapsed + 5))
+  if ((restart_at >= 0 && elapsed >= restart_at)); then
+    restart_at=-1
+    say "The daemon is restarted now. Events go on being written; none may get lost."
+    end "$bridge_pid"
+    sleep 1 || true
+    start_bridge
+    wait_for_port
   fi
   check_bridge
   sleep 0.25 || true
@@ -256,36 +150,28 @@ say "Stopping: the generator first, then the daemon when everything has arrived 
 end "$generator_pid"
 deadline=$((SECONDS + drain_deadline))
 take_stock
-while ((missing > 0 || $(lines_of "$work/arrived") < in_topic)) && ((SECONDS < deadline)); do
-  sleep 0.5
+while ((missing > 0)) && ((SECONDS < deadline)); do
+  sleep 0.25
   take_stock
 done
 check_bridge
-show_state
 stopped_at=${EPOCHREALTIME/./}
 end "$bridge_pid"
 bridge_code=0
 wait "$bridge_pid" || bridge_code=$?
 bridge_pid=''
 stop_ms=$(((${EPOCHREALTIME/./} - stopped_at) / 1000))
-end "$consumer_pid"
-take_stock # the last word: after the daemon's end
+take_stock
 
-row() { printf '  %-34s %s\n' "$1" "$2"; }
 printf '\n%sSummary%s\n' "$bold" "$plain"
-row "lines written" "$written"
-row "of these broken on purpose" "$(lines_of "$work/broken")"
-row "rejected (rejects.jsonl)" "$(lines_of "$state/rejects.jsonl")"
-row "lines in the topic" "$in_topic"
-row "distinct event ids (ce_id)" "$ids"
-row "duplicates" "$duplicates"
+row "events written" "$written"
+row "events that arrived here" "$arrived"
 row "missing" "$missing"
 row "daemon's exit code on SIGTERM" "$bridge_code (after $stop_ms ms)"
-if ((missing == 0 && written > 0)); then
+if ((missing == 0 && written > 0 && arrived == written)); then
   failed=0
-  printf '\n%sEvery event arrived.%s\n' "$green$bold" "$plain"
+  printf '\n%sEvery event arrived, once.%s\n' "$green$bold" "$plain"
 else
-  printf '\n%s%s events are missing.%s\n' "$red$bold" "$missing" "$plain"
-  echo "They are in $work/missing."
+  printf '\n%s%s events are missing, %s arrived for %s written.%s\n' "$red$bold" "$missing" "$arrived" "$written" "$plain"
 fi
 ((!failed))

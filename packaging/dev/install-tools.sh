@@ -1,34 +1,62 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need, and nothing that is there already:
-# Debian packages (this is the only list of them), then Kafka and python-dotenv into .tools/.
+# Installs what building, testing and the demos need, and nothing that is there already: Debian
+# packages (this is the only list of them), then Kafka, Python and Node packages into .tools/.
+#
+#   install-tools.sh [build|kafka|all]   all, if nothing is said; each holds the one before
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 KAFKA=4.3.1  # kafka-tools is published up to 4.3.1; broker and tools must match
 SLF4J=1.7.36 # the API version Kafka uses; without a backend a broker that fails says nothing
-DOTENV=1.2.4 # the reference for the .env dialect
+
+PYTHON_LIST=packaging/dev/requirements.txt
+NODE_LIST=tests/clients/package-lock.json
 
 # Commands, and the package that brings each. A command from elsewhere (say, another JDK) will do.
 COMMANDS=(
   cc:build-essential make:build-essential # librdkafka is built from source
   pkg-config:pkg-config                   # finds OpenSSL and zlib
-  java:openjdk-17-jre-headless            # the broker; Kafka 4 needs 17 or later
-  mvn:maven                               # fetches the broker
-  kcat:kcat                               # an independent Kafka client
-  python3:python3                         # the .env reference
-  strace:strace                           # tests look at system calls and inject errors
-  setsid:util-linux flock:util-linux      # keep Ctrl-C away from children; locks
-  shellcheck:shellcheck                   # make check
+)
+KAFKA_COMMANDS=(
+  java:openjdk-17-jre-headless         # the broker; Kafka 4 needs 17 or later
+  mvn:maven                            # fetches the broker
+  kcat:kcat                            # an independent Kafka client
+  setsid:util-linux flock:util-linux   # keep Ctrl-C away from children; locks
+)
+TEST_COMMANDS=(
+  python3:python3                      # the .env reference, Socket.IO clients
+  node:nodejs npm:npm                  # the standard Socket.IO client
+  chromium:chromium                    # a browser
+  strace:strace                        # tests look at system calls and inject errors
+  shellcheck:shellcheck                # make check
 )
 # What has no command to look for: headers, and the certificates that downloads need.
 PACKAGES=(libssl-dev zlib1g-dev ca-certificates)
 
+scope=${1:-all}
+case $scope in
+  build) ;;
+  kafka) COMMANDS+=("${KAFKA_COMMANDS[@]}") ;;
+  all) COMMANDS+=("${KAFKA_COMMANDS[@]}" "${TEST_COMMANDS[@]}") ;;
+  *)
+    echo "install-tools: build, kafka or all, not '$scope'" >&2
+    exit 64
+    ;;
+esac
+
 # A stamp lives inside what it vouches for, so that deleting that is enough to get it again.
 kafka_stamp=.tools/kafka/stamp-$KAFKA-$SLF4J
-python_stamp=.tools/python/stamp-$DOTENV
+python_stamp=.tools/python/stamp
+node_stamp=.tools/clients/node_modules/stamp
 
+kafka_ready() { [[ $scope == build || -e $kafka_stamp ]]; }
 # Asks the environment itself too: it breaks when the Python it was made with goes away.
-python_ready() { [[ -e $python_stamp ]] && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
+python_ready() {
+  [[ $scope != all ]] ||
+    { cmp -s "$PYTHON_LIST" "$python_stamp" && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
+}
+node_ready() { [[ $scope != all ]] || cmp -s "$NODE_LIST" "$node_stamp"; }
+everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready; }
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
 die() {
@@ -107,15 +135,25 @@ POM
 install_python() {
   local python
   python=$(venv_python) || die "no python3 here can make a virtual environment"
-  say "making a Python environment with python-dotenv $DOTENV"
+  say "making a Python environment with what $PYTHON_LIST names"
   rm -rf .tools/python
   "$python" -m venv .tools/python
-  .tools/python/bin/pip install --quiet --disable-pip-version-check "python-dotenv==$DOTENV" </dev/null >&2
-  touch "$python_stamp"
+  .tools/python/bin/pip install --quiet --disable-pip-version-check -r "$PYTHON_LIST" </dev/null >&2
+  cp "$PYTHON_LIST" "$python_stamp"
+}
+
+install_node() {
+  say "installing what $NODE_LIST names"
+  rm -rf .tools/clients && mkdir -p .tools/clients
+  cp tests/clients/package.json "$NODE_LIST" .tools/clients/
+  (cd .tools/clients && npm ci --silent --no-audit --no-fund </dev/null >&2)
+  # Node looks for packages beside the script: run with --preserve-symlinks --preserve-symlinks-main.
+  ln -s ../../tests/clients/client.mjs ../../tests/clients/browser.mjs .tools/clients/
+  cp "$NODE_LIST" "$node_stamp"
 }
 
 mapfile -t missing < <(missing_packages | sort -u)
-if ((${#missing[@]} == 0)) && [[ -e $kafka_stamp ]] && python_ready; then
+if everything_ready; then
   say "everything is there"
   exit
 fi
@@ -127,8 +165,9 @@ mapfile -t missing < <(missing_packages | sort -u)
 if ((${#missing[@]} > 0)); then
   apt_install "${missing[@]}"
 fi
-[[ -e $kafka_stamp ]] || install_kafka
+kafka_ready || install_kafka
 python_ready || install_python
+node_ready || install_node
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
   chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools

@@ -5,19 +5,27 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Exit, print, state_exit};
 use crate::checkpoint::store::{StateError, Store};
-use crate::config::{Mode, Settings};
+use crate::config::{Settings, Via};
 use crate::platform::access::{free_bytes, may, user_id};
 use crate::platform::fs::{FileKind, Fs as _, RealFs};
-use crate::sink::kafka::{self, Finding, Level, quoted};
+use crate::sink::finding::{Finding, Level, quoted};
+use crate::sink::kafka;
+use crate::sink::socketio::server;
+use crate::telemetry::server as status_server;
 
 /// The lock's name in the state directory.
 const LOCK: &str = "lock";
+
+/// How long a running daemon may take to say how it is.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Tries everything and prints what it finds. 78 where `run` would not start, else 69 if something
 /// does not work.
@@ -29,12 +37,23 @@ pub(super) fn connect(settings: &Settings) -> Exit {
     if !state.starts {
         exit = Exit::Config;
     }
-    let socket_io = [Finding::new(Level::Note, "the Socket.IO side is not tried yet")];
-    let found = match (&settings.kafka, settings.mode) {
-        (Some(kafka), Mode::Kafka) => kafka::inspect(&super::run::sink_settings(settings, kafka)),
-        _ => socket_io.to_vec(),
+    let found = match (&settings.kafka, &settings.socketio) {
+        (Some(kafka), _) => kafka::inspect(&super::run::sink_settings(settings, kafka)),
+        (None, Some(socketio)) if socketio.via == Via::Server => {
+            let server = super::run::server_settings(settings, socketio);
+            server::inspect(&server, listens_at(settings))
+        }
+        (None, _) => vec![Finding::new(Level::Error, super::run::NO_RELAY)],
     };
     exit.max(show(&found))
+}
+
+/// Where the running daemon of this state directory listens for Socket.IO clients.
+fn listens_at(settings: &Settings) -> Option<SocketAddr> {
+    let socket = super::run::status_socket(settings);
+    let (_, body) = status_server::request(&socket, "/status.json", ANSWER).ok()?;
+    let status: serde_json::Value = serde_json::from_str(&body).ok()?;
+    status["listen"]["socketio"].as_str()?.parse().ok()
 }
 
 /// What is wrong with the state directory, if it keeps `run` from starting. Touches nothing.

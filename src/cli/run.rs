@@ -14,22 +14,29 @@ use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, StateWriter};
 use crate::config;
 use crate::config::{
-    EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity,
+    CorsOrigins, EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose,
+    Settings, Severity, SocketIoSettings, Via,
 };
 use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
+use crate::platform::access::raise_file_limit;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
 use crate::service::signals;
+use crate::sink::Sink;
 use crate::sink::kafka::{self, KafkaSink, Librdkafka, Reports};
 use crate::sink::rejects::RejectsFile;
+use crate::sink::socketio::server::{self, ServerSink};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::log::{self, Format};
-use crate::telemetry::server;
+use crate::telemetry::server as status_server;
 use crate::telemetry::snapshot::Latest;
 
 /// The status socket's name.
 pub(super) const STATUS_SOCKET: &str = "status.sock";
+
+/// What the relay has to say for itself.
+pub(super) const NO_RELAY: &str = "SOCKETIO_VIA = 'relay' is not built yet; 'server' is";
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -57,11 +64,7 @@ fn daemon(loaded: &Loaded, settings: &Settings) -> Exit {
             Severity::Warning | Severity::Error => warn!("{problem}"),
         }
     }
-    let Some(kafka) = &settings.kafka else {
-        error!("ORDER_EVENT_MODE = 'SOCKETIO' is not built yet; only KAFKA is");
-        return Exit::Unavailable;
-    };
-    match build_and_run(settings, kafka) {
+    match build_and_run(settings) {
         Ok(()) => Exit::Ok,
         Err(failure) => {
             error!("{failure}");
@@ -77,6 +80,10 @@ enum Failure {
     State(#[from] StateError),
     #[error("the Kafka settings are not accepted: {0}")]
     Kafka(String),
+    #[error("cannot start the Socket.IO server: {0}")]
+    SocketIo(String),
+    #[error("{NO_RELAY}")]
+    NotBuilt,
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
@@ -86,12 +93,13 @@ impl Failure {
         match self {
             Self::State(error) => state_exit(error),
             Self::Kafka(_) => Exit::Config,
-            Self::Io(_) => Exit::Io,
+            Self::NotBuilt => Exit::Unavailable,
+            Self::SocketIo(_) | Self::Io(_) => Exit::Io,
         }
     }
 }
 
-fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failure> {
+fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     // First of all, so that a stop that comes early is a clean one.
     let mailbox = Mailbox::default();
     let stop = mailbox.clone();
@@ -105,7 +113,7 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
     let lock = store.lock()?;
     let start = find_start(&store)?;
 
-    let sink = kafka_sink(settings, kafka, &clock, &mailbox)?;
+    let sink = sink(settings, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
     serve_status(settings, &latest, &mailbox);
@@ -115,7 +123,7 @@ fn build_and_run(settings: &Settings, kafka: &KafkaSettings) -> Result<(), Failu
         watch: DirectoryWatch::new(Arc::clone(&fs), &settings.input, wake),
         fs,
         clock,
-        sink: Box::new(sink),
+        sink,
         committer: Box::new(writer),
         latest,
     };
@@ -141,13 +149,13 @@ fn serve_status(settings: &Settings, latest: &Latest, mailbox: &Mailbox) {
     let path = status_socket(settings);
     let asked = mailbox.clone();
     let ask = Arc::new(move |answer| asked.post(Event::CaughtUpAsked(answer)));
-    if let Err(error) = server::serve(&path, latest.clone(), ask) {
+    if let Err(error) = status_server::serve(&path, latest.clone(), ask) {
         warn!(path = %path.display(), %error, "cannot serve the status socket");
     }
 }
 
 /// In systemd's runtime directory, where there is one.
-fn status_socket(settings: &Settings) -> PathBuf {
+pub(super) fn status_socket(settings: &Settings) -> PathBuf {
     let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
     directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET)
 }
@@ -180,6 +188,58 @@ fn quarantine(store: &Store, name: &str) {
         Ok(aside) => info!(aside = %aside.display(), "put aside"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => warn!(file = name, %error, "cannot put a damaged file aside"),
+    }
+}
+
+/// The sink of the chosen mode.
+fn sink(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    mailbox: &Mailbox,
+) -> Result<Box<dyn Sink>, Failure> {
+    match (&settings.kafka, &settings.socketio) {
+        (Some(kafka), _) => Ok(Box::new(kafka_sink(settings, kafka, clock, mailbox)?)),
+        (None, Some(socketio)) if socketio.via == Via::Server => {
+            let (files, clients) = (raise_file_limit(), socketio.max_clients as u64);
+            // Each client may have two connections for a while; the rest is the daemon's own.
+            if files < 2 * clients + 100 {
+                warn!(
+                    files,
+                    clients, "SOCKETIO_MAX_CLIENTS needs more open files than LimitNOFILE allows"
+                );
+            }
+            let bell = mailbox.clone();
+            let ring = Box::new(move || bell.post(Event::SinkReported));
+            let server = server_settings(settings, socketio);
+            let sink = ServerSink::new(server, Arc::clone(clock), ring);
+            Ok(Box::new(sink.map_err(Failure::SocketIo)?))
+        }
+        (None, _) => Err(Failure::NotBuilt),
+    }
+}
+
+/// The Socket.IO server's share of the settings.
+pub(super) fn server_settings(
+    settings: &Settings,
+    socketio: &SocketIoSettings,
+) -> server::Settings {
+    server::Settings {
+        listen: socketio.listen,
+        path: socketio.path.clone(),
+        origins: match &socketio.cors_origins {
+            CorsOrigins::Any => server::Origins::Any,
+            CorsOrigins::These(origins) => server::Origins::Also(origins.clone()),
+        },
+        auth_token: socketio.auth_token.as_ref().map(|token| token.0.clone()),
+        auth_url: socketio.auth_url.as_ref().map(|url| url.0.clone()),
+        auth_timeout: socketio.auth_timeout,
+        auth_cache: socketio.auth_cache,
+        max_clients: socketio.max_clients,
+        client_timeout: socketio.client_timeout,
+        start_grace: socketio.start_grace,
+        max_event_age: socketio.max_event_age,
+        live_page: socketio.live_page,
+        max_line_bytes: settings.max_line_bytes,
     }
 }
 
@@ -273,11 +333,16 @@ fn format(format: LogFormat) -> Format {
 }
 
 /// A panic of ours is a mistake of ours: the process ends, systemd starts it again, and the
-/// position is as good as the last commit. The message of a panic may quote data, so only its
+/// position is as good as the last commit. One on the threads of connections is a lost connection:
+/// no stranger's packet may end the daemon. The message of a panic may quote data, so only its
 /// place is told.
 fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    if thread == server::THREADS {
+        error!(place, "a bug: serving a connection panicked; the connection is lost");
+        return;
+    }
     let text = format!("openalgo-bridge: a bug: thread {thread} panicked at {place}\n");
     // A full pipe behind standard error must not keep the process.
     let (done, written) = std::sync::mpsc::sync_channel(1);

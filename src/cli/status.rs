@@ -110,7 +110,7 @@ fn to_text(status: &Value) -> String {
             input["read"], input["size"], input["lag_bytes"]
         ),
         format!("sink        {} {}{}", text(&sink["kind"]), text(&sink["state"]), why(sink)),
-        format!("            {} in flight, {} sent again", sink["in_flight"], sink["retries"]),
+        format!("            {}", sink_counts(sink)),
         format!("checkpoint  offset {}{alarm}", checkpoint["offset"]),
     ];
     for class in ["read", "delivered", "rejected", "filtered", "blank", "pending"] {
@@ -119,6 +119,18 @@ fn to_text(status: &Value) -> String {
     }
     rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"].to_string()));
     rows.join("\n")
+}
+
+/// What is on its way, and to whom.
+fn sink_counts(sink: &Value) -> String {
+    let in_flight = &sink["in_flight"];
+    match sink["clients"].as_u64() {
+        Some(clients) => format!(
+            "{clients} clients, {in_flight} waiting, {} delivered to nobody",
+            sink["delivered_to_nobody"]
+        ),
+        None => format!("{in_flight} in flight, {} sent again", sink["retries"]),
+    }
 }
 
 fn text(value: &Value) -> &str {

@@ -42,6 +42,7 @@ pub use self::kafka::{EventTimestamp, KafkaSettings, Property};
 pub use self::problem::{ConfigProblems, Origin, Problem, Scope, Severity};
 pub use self::sample::sample_env;
 pub use self::settings::{Listen, LogFormat, LogLevel, Mode, Settings, StartAt};
+pub use self::socketio::{CorsOrigins, Secret, SocketIoSettings, Via};
 pub use self::vars::{Environment, ProcessEnvironment};
 
 /// What was found.
@@ -66,7 +67,7 @@ impl Loaded {
         self.problems.iter().any(|p| p.severity == Severity::Error && scope(p.scope))
     }
 
-    /// The settings for `run`. In KAFKA mode, `kafka` is there.
+    /// The settings for `run`: what is for the chosen mode is there.
     pub fn for_run(&self) -> Result<Settings, ConfigProblems> {
         self.settings_unless(self.has_error(|_| true))
     }
@@ -115,14 +116,16 @@ pub fn load(request: &Request, environment: &dyn Environment) -> Loaded {
         }
     }
     problems.sort_by(|a, b| a.origin.cmp(&b.origin));
-    let kafka_is_good = !problems
-        .iter()
-        .any(|problem| problem.scope == Scope::Kafka && problem.severity == Severity::Error);
-    if let Some(settings) = &mut settings
-        && mode == Some(Mode::Kafka)
-        && kafka_is_good
+    let is_good = |scope| {
+        !problems.iter().any(|p: &Problem| p.scope == scope && p.severity == Severity::Error)
+    };
+    if let (Some(settings), Some(mode)) = (&mut settings, mode)
+        && is_good(mode.scope())
     {
-        settings.kafka = kafka::build(&values);
+        match mode {
+            Mode::Kafka => settings.kafka = kafka::build(&values),
+            Mode::SocketIo => settings.socketio = socketio::build(&values),
+        }
     }
     let effective = effective::list(&variables, &values, mode);
     Loaded { sources, mode, problems, effective, settings }

@@ -10,6 +10,7 @@ use crate::domain::envelope::EventTypes;
 use super::kafka::KafkaSettings;
 use super::keys;
 use super::problem::{Problem, Scope};
+use super::socketio::SocketIoSettings;
 use super::values::Values;
 
 /// Where the events go.
@@ -127,6 +128,8 @@ pub struct Settings {
     /// What is for Kafka alone: in KAFKA mode, and then `None` only if something in it is wrong,
     /// which `run` never sees.
     pub kafka: Option<KafkaSettings>,
+    /// What is for Socket.IO alone, likewise.
+    pub socketio: Option<SocketIoSettings>,
 }
 
 /// The chosen mode; `None`: it is neither, which is reported.
@@ -177,6 +180,7 @@ pub(super) fn build(
         },
         fifo_journal_max_bytes: values.number("BRIDGE_FIFO_JOURNAL_MAX_BYTES")?,
         kafka: None,
+        socketio: None,
     })
 }
 

@@ -354,7 +354,13 @@ fn bad_settings_of_socketio() {
     for (text, key, why) in [
         ("SOCKETIO_VIA=proxy", "SOCKETIO_VIA", "not one of server, relay"),
         ("SOCKETIO_LISTEN=:5055", "SOCKETIO_LISTEN", "IP address and a port"),
-        ("SOCKETIO_LISTEN=0.0.0.0:9820", "SOCKETIO_LISTEN", "port of BRIDGE_HTTP_LISTEN"),
+        ("SOCKETIO_LISTEN=127.0.0.1:9820", "SOCKETIO_LISTEN", "port of BRIDGE_HTTP_LISTEN"),
+        ("SOCKETIO_LISTEN=0.0.0.0:5055", "SOCKETIO_LISTEN", "says who may read the events"),
+        ("SOCKETIO_CORS_ORIGINS='*, https://a'", "SOCKETIO_CORS_ORIGINS", "has * among others"),
+        ("SOCKETIO_CORS_ORIGINS=https://a,b", "SOCKETIO_CORS_ORIGINS", "number 2 of 2"),
+        ("SOCKETIO_CORS_ORIGINS=https://a/b", "SOCKETIO_CORS_ORIGINS", "number 1 of 1"),
+        ("SOCKETIO_PATH=/a?b", "SOCKETIO_PATH", "a path does not have"),
+        ("SOCKETIO_PATH=/live/\nSOCKETIO_LIVE_PAGE=on", "SOCKETIO_PATH", "where the live page is"),
         ("SOCKETIO_MAX_CLIENTS=all", "SOCKETIO_MAX_CLIENTS", "number of clients"),
         ("SOCKETIO_URL=127.0.0.1:5000", "SOCKETIO_URL", "unix:/path"),
         ("SOCKETIO_LIVE_PAGE=sure", "SOCKETIO_LIVE_PAGE", "neither on nor off"),
@@ -433,6 +439,21 @@ fn defaults() {
         log_format: LogFormat::Auto,
         fifo_journal_max_bytes: 268_435_456,
         kafka: None,
+        socketio: Some(SocketIoSettings {
+            via: Via::Server,
+            listen: ([127, 0, 0, 1], 5055).into(),
+            path: "/socket.io/".to_owned(),
+            cors_origins: CorsOrigins::These(Vec::new()),
+            auth_token: None,
+            auth_url: None,
+            auth_timeout: Duration::from_secs(2),
+            auth_cache: Duration::from_secs(10),
+            max_clients: 1000,
+            client_timeout: Duration::from_secs(5),
+            start_grace: Duration::from_secs(10),
+            max_event_age: None,
+            live_page: false,
+        }),
     };
     assert_eq!(settings, expected);
 }

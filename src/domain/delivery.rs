@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::envelope::Rejection;
 
-/// The end of a record at the sink. There is no third one: whatever may heal is retried.
+/// The end of a record at the sink. There is no other one: whatever may heal is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Acknowledged.
     Delivered,
     /// Can never be accepted, shown by sending it alone.
     Refused(Rejection),
+    /// Too old by the settings to be sent to anyone who catches up.
+    LeftOut,
 }
 
 /// Waiting times that double from a first to a longest one.

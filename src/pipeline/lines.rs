@@ -65,7 +65,7 @@ impl Pipeline {
             }
             Content::Line(line) => match validate(line.as_slice(), &self.settings.event_types) {
                 Verdict::Valid(envelope) => {
-                    let message = Message::new(&line, &envelope, generation, offset);
+                    let message = Message::new(&line, &envelope, generation, offset, was_there);
                     if was_there {
                         tracked.seen_ms = envelope.event_time_ms;
                     }

@@ -167,7 +167,11 @@ impl Pipeline {
         self.keep_position();
         self.answer(progress);
         self.report(progress);
-        if self.stopping && self.tracker.is_empty() && self.position.is_committed() {
+        if self.stopping
+            && self.tracker.is_empty()
+            && self.position.is_committed()
+            && self.edges.sink.drain()
+        {
             return Next::Done;
         }
         match progress {
@@ -194,6 +198,7 @@ impl Pipeline {
             match outcome {
                 Outcome::Delivered => self.acknowledge(record, Class::Delivered),
                 Outcome::Refused(rejection) => self.reject_sent(record, &rejection),
+                Outcome::LeftOut => self.acknowledge(record, Class::Filtered),
             }
         }
         self.outcomes = outcomes;

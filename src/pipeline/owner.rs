@@ -54,7 +54,14 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
         };
         if stop_by.is_some_and(|by| Instant::now() >= by) {
             let in_flight = pipeline.in_flight();
-            warn!(in_flight, "stopped at the deadline: lines in flight will be delivered again");
+            if in_flight > 0 {
+                warn!(
+                    in_flight,
+                    "stopped at the deadline: lines in flight will be delivered again"
+                );
+            } else {
+                warn!("stopped at the deadline: not everything that is buffered was written out");
+            }
             commit_what_is_settled(pipeline, mailbox);
             return Stopped::WithInFlight(in_flight);
         }

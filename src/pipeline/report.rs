@@ -12,8 +12,8 @@ use crate::domain::ledger::Amount;
 use crate::platform::clock::format_utc;
 use crate::sink::State;
 use crate::telemetry::snapshot::{
-    CheckpointStatus, Input, Latest, LedgerStatus, LostStatus, ModeSwitchStatus, SinkStatus,
-    Snapshot,
+    CheckpointStatus, Input, Latest, LedgerStatus, ListenStatus, LostStatus, ModeSwitchStatus,
+    SinkStatus, Snapshot,
 };
 
 /// How often a busy owner makes a snapshot; before it waits, it makes one anyway.
@@ -118,6 +118,7 @@ impl Pipeline {
             pid: std::process::id(),
             state_dir: self.reporter.state_dir.clone(),
             mode: self.settings.mode,
+            listen: ListenStatus { http: None, socketio: self.edges.sink.health().listening },
             state,
             reason,
             since: Some(format_utc(self.reporter.since_ms)),
@@ -167,6 +168,8 @@ impl Pipeline {
             since: health.since_ms.map(format_utc),
             in_flight: health.in_flight,
             retries: health.retries,
+            clients: health.clients,
+            delivered_to_nobody: health.delivered_to_nobody,
         }
     }
 

@@ -1,9 +1,10 @@
-//! What this process may do with a path, and how much room there is, without trying it.
+//! What this process may do with a path, how much room there is, and how many files it may open.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Who this process acts as.
 pub fn user_id() -> u32 {
@@ -28,6 +29,14 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+/// Lets this process have as many open files as it may, and says how many those are.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if raised.is_ok() { hard } else { soft }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +53,11 @@ mod tests {
         let error = may(&none, "x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "not even root runs such a file");
         assert!(free_bytes(directory.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn the_file_limit_is_raised_to_what_is_allowed() {
+        let allowed = raise_file_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), allowed);
     }
 }

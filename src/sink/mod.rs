@@ -1,8 +1,11 @@
-//! Records go out: to Kafka, or aside into the rejects.
+//! Records go out: to Kafka, to Socket.IO clients, or aside into the rejects.
 
+pub mod finding;
 pub mod kafka;
 pub mod rejects;
+pub mod socketio;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::domain::acks::RecordId;
@@ -20,12 +23,15 @@ pub struct Message {
     timestamp: Field,
     user_id: Field,
     source: Field,
+    data: (u32, u32),
     /// The event's own time, milliseconds since 1970.
     pub event_time_ms: i64,
     /// The life of the file that it is from.
     pub generation: Generation,
     /// Where it begins there.
     pub offset: u64,
+    /// It was in the file before the daemon looked: delivering it is catching up.
+    pub backlog: bool,
 }
 
 /// A decoded string: a piece of the line, unless it had escapes.
@@ -42,17 +48,21 @@ impl Message {
         envelope: &Envelope<'_>,
         generation: Generation,
         offset: u64,
+        backlog: bool,
     ) -> Self {
+        let data = envelope.data_range();
         let field = |text: &std::borrow::Cow<'_, str>| Field::of(text, line.as_slice());
         Self {
             event_type: field(&envelope.event_type),
             timestamp: field(&envelope.timestamp),
             user_id: field(&envelope.user_id),
             source: field(&envelope.source),
+            data: (data.start as u32, data.end as u32),
             event_time_ms: envelope.event_time_ms,
             line: line.clone(),
             generation,
             offset,
+            backlog,
         }
     }
 
@@ -79,6 +89,11 @@ impl Message {
     /// The decoded `source`.
     pub fn source(&self) -> &[u8] {
         self.source.bytes(&self.line)
+    }
+
+    /// The object under `data`, as it stands in the line.
+    pub fn data(&self) -> &[u8] {
+        &self.payload()[self.data.0 as usize..self.data.1 as usize]
     }
 
     /// The line's name for ever.
@@ -142,6 +157,12 @@ pub struct Health {
     pub in_flight: usize,
     /// Records sent again.
     pub retries: u64,
+    /// Where clients can connect, if that is how it works.
+    pub listening: Option<SocketAddr>,
+    /// How many clients there are, if that is how it works.
+    pub clients: Option<usize>,
+    /// Records that counted as delivered while there was no client.
+    pub delivered_to_nobody: u64,
 }
 
 /// Where records go. Retrying is the sink's business, in order, for ever for whatever may heal.
@@ -158,6 +179,12 @@ pub trait Sink: Send {
     /// When [`Sink::settle`] wants to be called at the latest, even if nothing happens.
     fn deadline(&self) -> Option<Instant>;
 
+    /// Everything is settled and the daemon stops: whether what is buffered beyond that is written
+    /// out. Asked again after each report.
+    fn drain(&mut self) -> bool {
+        true
+    }
+
     /// How it is.
     fn health(&self) -> Health;
 }
@@ -173,7 +200,8 @@ mod tests {
         let line = LineBytes::standalone(text);
         let types = EventTypes::default();
         let Verdict::Valid(envelope) = validate(line.as_slice(), &types) else { panic!("invalid") };
-        let message = Message::new(&line, &envelope, Generation(1), 5);
+        let message = Message::new(&line, &envelope, Generation(1), 5, false);
+        assert_eq!(message.data(), b"{}");
         assert!(matches!(message.source, Field::InLine(..)));
         assert_eq!(message.user_id(), b"ab");
         assert_eq!(message.event_type(), b"order_event");

@@ -1,5 +1,6 @@
 //! How the daemon is at one moment: made by the owner of the pipeline, read by everyone else.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub state_dir: PathBuf,
     /// `KAFKA` or `SOCKETIO`.
     pub mode: &'static str,
+    /// Where others can connect.
+    pub listen: ListenStatus,
     /// `waiting_for_input`, `following`, `draining` or `blocked`.
     pub state: &'static str,
     /// Why, where it is not `following`.
@@ -33,6 +36,15 @@ pub struct Snapshot {
     pub sink: SinkStatus,
     /// The durable position.
     pub checkpoint: CheckpointStatus,
+}
+
+/// Where others can connect; none: nowhere, or not yet.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ListenStatus {
+    /// Metrics, health and status; not served yet.
+    pub http: Option<SocketAddr>,
+    /// Socket.IO clients.
+    pub socketio: Option<SocketAddr>,
 }
 
 /// The input.
@@ -114,6 +126,10 @@ pub struct SinkStatus {
     pub in_flight: usize,
     /// Records sent again.
     pub retries: u64,
+    /// Clients that get events; none where there is no such thing.
+    pub clients: Option<usize>,
+    /// Records that counted as delivered while there was no client.
+    pub delivered_to_nobody: u64,
 }
 
 /// The durable position.

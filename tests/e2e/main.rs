@@ -19,6 +19,7 @@ mod files;
 mod outage;
 mod poison;
 mod samples;
+mod socketio;
 mod state;
 mod status;
 mod stop;

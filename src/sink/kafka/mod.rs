@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 pub use self::client::Librdkafka;
-pub use self::inspect::{Finding, Level, inspect, quoted};
+pub use self::inspect::inspect;
 pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
 pub use self::settings::{Settings, SettingsError, Timestamp};
 
@@ -466,6 +466,9 @@ impl Sink for KafkaSink {
             since_ms: trouble.map(|(_, since_ms)| since_ms),
             in_flight: self.queue.len(),
             retries: self.retries,
+            listening: None,
+            clients: None,
+            delivered_to_nobody: 0,
         }
     }
 }

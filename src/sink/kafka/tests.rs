@@ -118,7 +118,7 @@ fn message(padding: usize) -> Message {
     let line = LineBytes::standalone(text.as_bytes());
     let types = EventTypes::default();
     let Verdict::Valid(envelope) = validate(line.as_slice(), &types) else { panic!("invalid") };
-    Message::new(&line, &envelope, Generation(1), 0)
+    Message::new(&line, &envelope, Generation(1), 0, false)
 }
 
 fn too_large() -> Failure {
@@ -159,6 +159,7 @@ impl Bench {
         let name = |outcome: &Outcome| match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Refused(rejection) => rejection.reason.as_str(),
+            Outcome::LeftOut => "left out",
         };
         self.outcomes.iter().map(|(id, outcome)| (id.0, name(outcome))).collect()
     }

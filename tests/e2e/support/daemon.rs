@@ -26,17 +26,24 @@ pub struct Daemon {
 }
 
 impl Bridge {
-    /// A bridge to a topic.
-    pub fn to_kafka(bootstrap: &str, topic: &str) -> Self {
+    /// A bridge in its default mode, on a free port.
+    pub fn socketio() -> Self {
         let scratch = tempfile::Builder::new().prefix("bridge-").tempdir().expect("scratch");
         let mut bridge = Self { scratch, settings: Vec::new(), wrapper: Vec::new() };
         let (input, state) = (bridge.input(), bridge.state());
-        bridge.set("ORDER_EVENT_MODE", "KAFKA");
         bridge.set("BRIDGE_INPUT", &input.to_string_lossy());
         bridge.set("BRIDGE_STATE_DIR", &state.to_string_lossy());
+        bridge.set("SOCKETIO_LISTEN", "127.0.0.1:0");
+        bridge.set("BRIDGE_HTTP_LISTEN", "off");
+        bridge
+    }
+
+    /// A bridge to a topic.
+    pub fn to_kafka(bootstrap: &str, topic: &str) -> Self {
+        let mut bridge = Self::socketio();
+        bridge.set("ORDER_EVENT_MODE", "KAFKA");
         bridge.set("KAFKA_BOOTSTRAP_SERVERS", bootstrap);
         bridge.set("KAFKA_ORDER_EVENTS_TOPIC", topic);
-        bridge.set("BRIDGE_HTTP_LISTEN", "off");
         bridge
     }
 
@@ -111,6 +118,19 @@ impl Bridge {
             }
         });
         Daemon { child, log }
+    }
+
+    /// `status --json`, once the daemon answers.
+    pub fn status(&self) -> Value {
+        wait_for("the status", || {
+            let output = self.run(&["status", "--json"]);
+            output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+        })
+    }
+
+    /// Where Socket.IO clients can connect.
+    pub fn address(&self) -> String {
+        wait_for("the port", || self.status()["listen"]["socketio"].as_str().map(str::to_owned))
     }
 
     /// `checkpoint show --json`.

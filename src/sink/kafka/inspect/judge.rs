@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::super::settings::{Settings, Timestamp};
-use super::finding::{Finding, Level, quoted};
+use crate::sink::finding::{Finding, Level, quoted};
 
 /// Room in a message for what goes with a line.
 const ROOM_BYTES: u64 = 16 << 10;

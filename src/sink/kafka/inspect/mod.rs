@@ -4,7 +4,6 @@
 //! client that asks is told not to. What is seen are facts; what they mean is decided by
 //! [`Facts::judge`], which does no I/O.
 
-mod finding;
 mod judge;
 
 use std::collections::BTreeMap;
@@ -24,8 +23,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use self::judge::{Broker, Commands, Config, Facts, Partition, Topic, look_at};
 use super::settings::Settings;
-
-pub use self::finding::{Finding, Level, quoted};
+use crate::sink::finding::{Finding, Level, quoted};
 
 /// How long an address may take to be found and to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);

@@ -1,0 +1,225 @@
+//! Who may connect: from which pages, and with which token or session.
+//!
+//! The events carry trades. A token is for tools, a session is for browsers: either lets a client
+//! in. Where neither is configured everyone may, which the settings allow on loopback only, unless
+//! told otherwise.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN};
+use tracing::warn;
+
+use super::Settings;
+use super::packet;
+use crate::domain::position::Sha256;
+
+/// How many answers of the session check are remembered.
+const REMEMBERED: usize = 1024;
+
+/// How often it is told that the session check fails.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What a client is told that has no right to be here.
+const NOT_AUTHORISED: &str = "not authorised";
+
+/// What a client is told whose right can't be found out.
+const CANNOT_CHECK: &str = "the session cannot be checked now";
+
+/// See the module.
+pub(super) struct Gate {
+    origins: Origins,
+    /// Of the token; compared by its hash, so that time tells nothing about it.
+    token: Option<Sha256>,
+    session_check: Option<SessionCheck>,
+}
+
+/// Which pages may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Those of the same origin, and these.
+    Also(Vec<String>),
+    /// All.
+    Any,
+}
+
+/// Whether a page may connect, and what its browser is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It may, and nothing has to be said.
+    Silent,
+    /// It may, said with this `Access-Control-Allow-Origin`.
+    Said(HeaderValue),
+    /// It may not.
+    Refused,
+}
+
+/// Asks the app whether a session is one.
+pub(super) struct SessionCheck {
+    client: reqwest::Client,
+    url: String,
+    lasts: Duration,
+    known: Mutex<HashMap<Sha256, (Instant, bool)>>,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Gate {
+    /// # Errors
+    /// Why the session check can't be set up.
+    pub(super) fn new(settings: &Settings) -> Result<Self, String> {
+        Ok(Self {
+            origins: settings.origins.clone(),
+            token: settings.auth_token.as_ref().map(|token| Sha256::of(token.as_bytes())),
+            session_check: SessionCheck::of(settings)?,
+        })
+    }
+
+    /// Whether the page that a request is from may connect. Programs name none.
+    pub(super) fn page(&self, headers: &HeaderMap) -> Admission {
+        let Some(origin) = headers.get(ORIGIN) else { return Admission::Silent };
+        let named = origin.to_str().unwrap_or_default();
+        match &self.origins {
+            // Without credentials: a browser must not lend its cookies to any page.
+            Origins::Any => Admission::Said(HeaderValue::from_static("*")),
+            Origins::Also(_) if is_same_origin(named, headers) => Admission::Silent,
+            Origins::Also(known) if known.iter().any(|known| known.eq_ignore_ascii_case(named)) => {
+                Admission::Said(origin.clone())
+            }
+            Origins::Also(_) => Admission::Refused,
+        }
+    }
+
+    /// Whether a client may get events: `auth` is what it says about itself, `headers` are those
+    /// of the request that it came with.
+    ///
+    /// # Errors
+    /// What to tell it.
+    pub(super) async fn client(&self, auth: &str, headers: &HeaderMap) -> Result<(), &'static str> {
+        if self.token.is_none() && self.session_check.is_none() {
+            return Ok(());
+        }
+        if let Some(token) = &self.token
+            && packet::token(auth).is_some_and(|sent| Sha256::of(sent.as_bytes()) == *token)
+        {
+            return Ok(());
+        }
+        match &self.session_check {
+            Some(check) => check.ask(headers).await,
+            None => Err(NOT_AUTHORISED),
+        }
+    }
+}
+
+/// A page of the server that it talks to: same host and port. A proxy may have changed the scheme.
+fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+}
+
+impl SessionCheck {
+    /// The one that the settings name, if they name one.
+    ///
+    /// # Errors
+    /// Why it can't be set up.
+    pub(super) fn of(settings: &Settings) -> Result<Option<Self>, String> {
+        let Some(url) = settings.auth_url.clone() else { return Ok(None) };
+        let client = reqwest::Client::builder()
+            .timeout(settings.auth_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .user_agent("openalgo-bridge")
+            .build()
+            .map_err(|error| error.to_string())?;
+        let (known, told) = (Mutex::default(), Mutex::default());
+        Ok(Some(Self { client, url, lasts: settings.auth_cache, known, told }))
+    }
+
+    /// Whether someone would be let in who shows nothing. For those who are not in a runtime.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) fn ask_as_a_stranger(&self) -> Result<bool, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| error.to_string())?.block_on(self.request(Vec::new()))
+    }
+
+    /// Asks whether the session in a client's headers is a good one. A client without one is not
+    /// asked about.
+    async fn ask(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+        let shown: Vec<(HeaderName, HeaderValue)> = [COOKIE, AUTHORIZATION]
+            .into_iter()
+            .flat_map(|name| {
+                headers.get_all(&name).iter().map(move |value| (name.clone(), value.clone()))
+            })
+            .collect();
+        if shown.is_empty() {
+            return Err(NOT_AUTHORISED);
+        }
+        let key = Sha256::of(&fingerprint(&shown));
+        let admitted = if let Some(admitted) = self.known(key) {
+            admitted
+        } else {
+            let admitted = self.request(shown).await.map_err(|why| {
+                self.tell(&why);
+                CANNOT_CHECK
+            })?;
+            self.remember(key, admitted);
+            admitted
+        };
+        if admitted { Ok(()) } else { Err(NOT_AUTHORISED) }
+    }
+
+    /// 2xx admits, 401, 403 and redirects (to a page for logging in) don't; the body is not read.
+    async fn request(&self, shown: Vec<(HeaderName, HeaderValue)>) -> Result<bool, String> {
+        let mut request = self.client.get(&self.url);
+        for (name, value) in shown {
+            request = request.header(name, value);
+        }
+        let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
+        let status = answer.status();
+        match status.as_u16() {
+            200..=299 => Ok(true),
+            300..=399 | 401 | 403 => Ok(false),
+            code => Err(format!("it answers {code}")),
+        }
+    }
+
+    fn known(&self, key: Sha256) -> Option<bool> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&key).filter(|(until, _)| Instant::now() < *until).map(|(_, admitted)| *admitted)
+    }
+
+    fn remember(&self, key: Sha256, admitted: bool) {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (until, _)| now < *until);
+        }
+        if known.len() < REMEMBERED {
+            known.insert(key, (now + self.lasts, admitted));
+        }
+    }
+
+    fn tell(&self, why: &str) {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| now >= told + TELL_INTERVAL) {
+            *told = Some(now);
+            warn!(why, "SOCKETIO_AUTH_URL can't be asked: clients are not admitted");
+        }
+    }
+}
+
+fn fingerprint(shown: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in shown {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.push(b':');
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.push(b'\n');
+    }
+    bytes
+}

@@ -1,0 +1,116 @@
+//! A connection's life: opened, joined the namespace with a right to, gone.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use engineioxide::handler::EngineIoHandler;
+use engineioxide::socket::DisconnectReason;
+use engineioxide::{Socket, Str};
+use tracing::debug;
+
+use super::clients::Clients;
+use super::gate::Gate;
+use super::packet::{self, ROOT, Received};
+
+/// How long a session may take to become a client.
+const JOIN: Duration = Duration::from_secs(10);
+
+/// What is kept with a connection.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// It is being decided upon.
+    joining: AtomicBool,
+    joined: AtomicBool,
+}
+
+/// What happens on connections.
+pub(super) struct Sessions {
+    clients: Arc<Clients>,
+    gate: RwLock<Arc<Gate>>,
+    open: AtomicUsize,
+}
+
+impl Sessions {
+    pub(super) fn new(clients: Arc<Clients>, gate: Gate) -> Self {
+        Self { clients, gate: RwLock::new(Arc::new(gate)), open: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&self.clients)
+    }
+
+    /// How many sessions there are, clients or not yet.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn join(&self, auth: &str, socket: Arc<Socket<Session>>) {
+        // One question at a time: an answer admits or not, and the next one may follow then.
+        if socket.data.joining.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (gate, clients, auth) = (self.gate(), Arc::clone(&self.clients), auth.to_owned());
+        tokio::spawn(async move {
+            let answer = gate.client(&auth, &socket.req_parts.headers).await;
+            match answer.and_then(|()| clients.admit(&socket)) {
+                Ok(()) => {
+                    socket.data.joined.store(true, Ordering::Release);
+                    debug!(session = %socket.id, transport = ?socket.transport_type(), "a client joined");
+                }
+                Err(why) => {
+                    debug!(session = %socket.id, why, "a client was refused");
+                    let _ = socket.emit(packet::refused(ROOT, why));
+                    socket.data.joining.store(false, Ordering::Release);
+                }
+            }
+        });
+    }
+}
+
+impl EngineIoHandler for Sessions {
+    type Data = Session;
+
+    fn on_connect(self: Arc<Self>, socket: Arc<Socket<Session>>) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            tokio::time::sleep(JOIN).await;
+            if !socket.data.joined.load(Ordering::Acquire) {
+                socket.close(DisconnectReason::TransportClose);
+            }
+        });
+    }
+
+    fn on_disconnect(&self, socket: Arc<Socket<Session>>, reason: DisconnectReason) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.clients.remove(&socket);
+        debug!(session = %socket.id, ?reason, "a session ended");
+    }
+
+    fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket<Session>>) {
+        match packet::parse(&message) {
+            Received::Connect { namespace: ROOT, auth } => self.join(auth, socket),
+            Received::Connect { namespace, .. } => {
+                let _ = socket.emit(packet::refused(namespace, "Invalid namespace"));
+            }
+            Received::Disconnect { namespace: ROOT } => {
+                socket.close(DisconnectReason::TransportClose);
+            }
+            Received::Disconnect { .. } | Received::Other => {}
+            Received::Malformed => socket.close(DisconnectReason::PacketParsingError),
+        }
+    }
+
+    fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket<Session>>) {}
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("open", &self.open).finish_non_exhaustive()
+    }
+}

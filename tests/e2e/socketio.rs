@@ -1,0 +1,461 @@
+//! The default mode: the daemon is the Socket.IO server.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::daemon::Bridge;
+use crate::support::socketio::{Client, Event, Standard};
+use crate::support::{PATIENCE, events, poll, wait_for};
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What clients have to get for a file: name and text of `data`, cut out of the line by hand.
+fn expected(content: &str) -> Vec<Event> {
+    let events = content.lines().filter_map(|line| {
+        let envelope: serde_json::Value = serde_json::from_str(line).ok()?;
+        envelope["data"].is_object().then_some(())?;
+        let at = line.find("\"data\":").expect("data") + 7;
+        let data = line[at..].trim_start().strip_suffix('}').expect("data comes last").trim_end();
+        Some(Event { name: envelope["event_type"].as_str()?.to_owned(), data: data.to_owned() })
+    });
+    events.collect()
+}
+
+#[test]
+fn standard_clients_get_every_event_of_the_samples_in_order_with_the_text_of_the_line() {
+    let samples = concat!(
+        include_str!("../samples/openalgo-samples.jsonl"),
+        include_str!("../samples/openalgo-samples-extra.jsonl")
+    );
+    let expected = expected(samples);
+    assert!(expected.len() > 50, "{} events", expected.len());
+    let name = |line: &str| {
+        let envelope: serde_json::Value = serde_json::from_str(line).ok()?;
+        envelope["event_type"].as_str().map(str::to_owned)
+    };
+    let types: BTreeSet<String> = samples.lines().filter_map(name).collect();
+    let mut bridge = Bridge::socketio();
+    bridge.set("BRIDGE_EVENT_TYPES", &types.into_iter().collect::<Vec<_>>().join(","));
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let clients = [
+        ("node, polling", Standard::node(&address, "polling", &[])),
+        ("node, websocket", Standard::node(&address, "websocket", &[])),
+        ("node, upgrade", Standard::node(&address, "polling,websocket", &[])),
+        ("python, polling", Standard::python(&address, "sync", "polling")),
+        ("python, upgrade", Standard::python(&address, "sync", "polling,websocket")),
+        ("python asyncio, websocket", Standard::python(&address, "asyncio", "websocket")),
+        ("python asyncio, upgrade", Standard::python(&address, "asyncio", "polling,websocket")),
+    ];
+    for (_, client) in &clients {
+        client.wait_for("connected");
+    }
+    wait_for("all clients", || (bridge.status()["sink"]["clients"] == clients.len()).then_some(()));
+    bridge.append().write(samples.as_bytes());
+    for (name, client) in &clients {
+        assert_eq!(client.wait_for_events(expected.len()), expected, "{name}");
+    }
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(bridge.rejects().len(), 1, "the one whose data is a string");
+}
+
+#[test]
+fn a_client_that_is_there_before_a_backlog_of_100_000_lines_gets_every_one_whatever_its_pace() {
+    const LINES: usize = 100_000;
+    let bridge = Bridge::socketio();
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let joined: Vec<Client> = (0..3).map(|_| Client::join(&address)).collect();
+    bridge.append().events(0..LINES as u64);
+    let readers: Vec<_> = joined
+        .into_iter()
+        .zip([0, 1, 20])
+        .map(|(mut client, pause_ms)| {
+            std::thread::spawn(move || {
+                let mut numbers = Vec::new();
+                while numbers.len() < LINES {
+                    numbers.extend(client.numbers((LINES - numbers.len()).min(1_000)));
+                    // A slower reader, which is what is tested here.
+                    std::thread::park_timeout(Duration::from_millis(pause_ms));
+                }
+                numbers
+            })
+        })
+        .collect();
+    for (number, reader) in readers.into_iter().enumerate() {
+        assert!(
+            reader.join().expect("a reader").into_iter().eq(0..LINES as u64),
+            "reader {number}"
+        );
+    }
+    bridge.wait_until_settled();
+    assert_eq!(bridge.status()["sink"]["delivered_to_nobody"], 0);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_client_that_stops_reading_delays_the_others_once_and_is_disconnected() {
+    const BLOCKS: u64 = 60;
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_CLIENT_TIMEOUT_MS", "1000");
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let mut silent = Client::join(&address);
+    let mut reader = Client::join(&address);
+    wait_for("both clients", || (bridge.status()["sink"]["clients"] == 2).then_some(()));
+    // Much more than a buffer and the kernel hold.
+    let mut input = bridge.append();
+    for block in 0..BLOCKS {
+        let lines: String = (block * 100..(block + 1) * 100)
+            .map(|number| events::padded_event(number, 10_000) + "\n")
+            .collect();
+        input.write(lines.as_bytes());
+    }
+    let began = Instant::now();
+    let numbers = reader.numbers(BLOCKS as usize * 100);
+    assert!(numbers.iter().copied().eq(0..BLOCKS * 100));
+    println!("{} MB to the reader in {:?}", BLOCKS, began.elapsed());
+    daemon.wait_for_log("left its full buffer unread");
+    assert_eq!(bridge.status()["sink"]["clients"], 1);
+    let peak = daemon.memory_kb("VmHWM");
+    assert!(peak <= 96 << 10, "{peak} kB");
+    assert!(poll(PATIENCE, || silent.is_closed().then_some(())).is_some(), "it is still connected");
+    // It may come back.
+    let mut again = Client::join(&address);
+    input.events([7]);
+    assert_eq!(again.numbers(1), [7]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn sigterm_writes_the_buffers_out() {
+    let bridge = Bridge::socketio();
+    let daemon = bridge.start();
+    let mut client = Client::join(&bridge.address());
+    let lines: String =
+        (0..2_000).map(|number| events::padded_event(number, 3_000) + "\n").collect();
+    bridge.append().write(lines.as_bytes());
+    bridge.wait_until_settled();
+    let stopping = std::thread::spawn(move || daemon.stop());
+    assert!(client.numbers(2_000).into_iter().eq(0..2_000));
+    assert_eq!(stopping.join().unwrap(), 0);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn after_a_restart_events_wait_for_a_client_that_reconnects_with_default_delays() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_LISTEN", &format!("127.0.0.1:{}", free_port()));
+    let daemon = bridge.start();
+    let client = Standard::node(&bridge.address(), "polling,websocket", &[]);
+    client.wait_for("connected");
+    let mut input = bridge.append();
+    input.events(0..10);
+    client.wait_for_events(10);
+    assert_eq!(daemon.stop(), 0);
+    input.events(10..20);
+    let daemon = bridge.start();
+    let numbers: Vec<u64> = client.wait_for_events(20).iter().map(Event::number).collect();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn with_nobody_there_events_wait_for_the_grace_and_then_go_to_nobody_and_are_counted() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_START_GRACE_MS", "1500");
+    bridge.append().events(0..10);
+    let began = Instant::now();
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    assert!(began.elapsed() >= Duration::from_millis(1_400), "{:?}", began.elapsed());
+    assert_eq!(bridge.status()["sink"]["delivered_to_nobody"], 10);
+    let mut client = Client::join(&bridge.address());
+    bridge.append().events(10..12);
+    assert_eq!(client.numbers(2), [10, 11], "a client gets what is read after it joined");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_busy_port_is_an_alarm_and_events_wait_until_it_is_free() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_LISTEN", &address).set("SOCKETIO_START_GRACE_MS", "5000");
+    bridge.append().events(0..10);
+    let daemon = bridge.start();
+    daemon.wait_for_log("cannot listen for Socket.IO clients");
+    let status = bridge.status();
+    assert_eq!(
+        (&status["sink"]["state"], &status["listen"]["socketio"]),
+        (&"down".into(), &().into())
+    );
+    wait_for("the lines to be read and wait", || {
+        (bridge.status()["ledger"]["lines"]["pending"] == 10).then_some(())
+    });
+    drop(busy);
+    daemon.wait_for_log("Socket.IO clients can connect");
+    assert!(Client::join(&address).numbers(10).into_iter().eq(0..10));
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn old_events_are_left_out_when_catching_up_and_live_ones_never() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_MAX_EVENT_AGE_SECONDS", "3600");
+    // The events are of January 2026.
+    bridge.append().events(0..10);
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    let lines = bridge.status()["ledger"]["lines"].clone();
+    assert_eq!((&lines["filtered"], &lines["delivered"]), (&10.into(), &0.into()));
+    let mut client = Client::join(&bridge.address());
+    bridge.append().events(10..12);
+    assert_eq!(client.numbers(2), [10, 11]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_token_lets_in_and_without_it_nobody_gets_a_byte() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_AUTH_TOKEN", "s3cret-token");
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let mut right = Client::try_join(&address, r#"{"token":"s3cret-token"}"#, &[]).unwrap();
+    for auth in ["", "{}", r#"{"token":"s3cret-tokem"}"#, r#"{"token":1}"#, "[]", "{"] {
+        let refused = Client::try_join(&address, auth, &[]).err();
+        assert!(refused.is_some_and(|why| why.contains("not authorised")), "{auth}");
+    }
+    let mut stranger = Client::open(&address, &[]).unwrap();
+    // Other ways to ask for something.
+    stranger.send("42[\"order_event\",{}]");
+    stranger.send("420[\"order_event\",{}]");
+    stranger.send("40/admin,{}");
+    assert!(stranger.message(PATIENCE).unwrap().contains("Invalid namespace"));
+    bridge.append().events(0..10);
+    assert!(right.numbers(10).into_iter().eq(0..10));
+    assert_eq!(stranger.message(Duration::from_millis(300)), None);
+    let wrong = Standard::node(&address, "polling,websocket", &["--token", "wrong"]);
+    assert!(wrong.wait_for("connect_error").to_string().contains("not authorised"));
+    let node = Standard::node(&address, "polling,websocket", &["--token", "s3cret-token"]);
+    node.wait_for("connected");
+    bridge.append().events(10..12);
+    node.wait_for_events(2);
+    assert!(wrong.events().is_empty());
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// A session check: `Cookie: session=good` is a session, and it counts who asked.
+fn session_check(asked: &Arc<AtomicUsize>, broken: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/session", listener.local_addr().unwrap());
+    let (asked, broken) = (Arc::clone(asked), Arc::clone(broken));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            let mut block = [0; 1024];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut block) {
+                    Ok(count) if count > 0 => request.extend_from_slice(&block[..count]),
+                    _ => break,
+                }
+            }
+            asked.fetch_add(1, Ordering::SeqCst);
+            let request = String::from_utf8_lossy(&request).to_lowercase();
+            let status = match request {
+                _ if broken.load(Ordering::SeqCst) => "500 Internal Server Error",
+                request if request.contains("cookie: session=good") => "204 No Content",
+                _ => "401 Unauthorized",
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn the_apps_session_lets_in_and_an_answer_holds_for_a_while() {
+    let (asked, broken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_AUTH_URL", &session_check(&asked, &broken));
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let good = [("Cookie", "session=good; theme=dark")];
+    let join = |headers: &[(&str, &str)]| Client::try_join(&address, "", headers).map(drop);
+    assert!(join(&good).unwrap_err().contains("cannot be checked"));
+    daemon.wait_for_log("SOCKETIO_AUTH_URL can't be asked");
+    broken.store(false, Ordering::SeqCst);
+    let mut client = Client::try_join(&address, "", &good).unwrap();
+    let count = asked.load(Ordering::SeqCst);
+    join(&good).unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), count, "it was asked again");
+    assert!(join(&[("Cookie", "session=bad")]).unwrap_err().contains("not authorised"));
+    assert_eq!(asked.load(Ordering::SeqCst), count + 1);
+    assert!(join(&[]).unwrap_err().contains("not authorised"));
+    assert_eq!(asked.load(Ordering::SeqCst), count + 1, "asked about a client that shows nothing");
+    bridge.append().events(0..3);
+    assert_eq!(client.numbers(3), [0, 1, 2]);
+    let log = daemon.log().join("\n");
+    assert!(!log.contains("session=") && !log.contains("/session"), "{log}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Status line and headers of the answer to a request.
+fn request(address: &str, method: &str, target: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn pages_of_other_origins_may_connect_only_if_they_are_listed() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_CORS_ORIGINS", "https://a.example, http://b.example:8080/");
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let open = "/socket.io/?EIO=4&transport=polling";
+    let with = |origin: &str| request(&address, "GET", open, &format!("Origin: {origin}\r\n"));
+    for listed in ["https://a.example", "http://b.example:8080"] {
+        let answer = with(listed).to_lowercase();
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert!(answer.contains(&format!("access-control-allow-origin: {listed}\r\n")), "{answer}");
+        assert!(answer.contains("access-control-allow-credentials: true"), "{answer}");
+    }
+    let own = with(&format!("http://{address}"));
+    assert!(own.starts_with("HTTP/1.1 200") && !own.contains("access-control"), "{own}");
+    for other in
+        ["https://evil.example", "http://a.example", "https://a.example.evil.example", "null"]
+    {
+        assert!(with(other).starts_with("HTTP/1.1 403"), "{other}");
+        let refused = Client::open(&address, &[("Origin", other)]).err();
+        assert!(refused.is_some_and(|why| why.contains("403")), "{other} over websocket");
+    }
+    let preflight = request(&address, "OPTIONS", open, "Origin: https://a.example\r\n");
+    assert!(preflight.starts_with("HTTP/1.1 204"), "{preflight}");
+    bridge.append().events([0]);
+    assert_eq!(daemon.stop(), 0);
+
+    bridge.set("SOCKETIO_CORS_ORIGINS", "*");
+    let daemon = bridge.start();
+    let answer = request(&bridge.address(), "GET", open, "Origin: https://any.example\r\n");
+    assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
+    assert!(
+        !answer.contains("allow-credentials"),
+        "cookies must not be lent to any page: {answer}"
+    );
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn odd_and_hostile_clients_do_not_hold_up_the_others() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_MAX_CLIENTS", "20");
+    let daemon = bridge.start();
+    let address = bridge.address();
+    let mut good = Client::join(&address);
+    // Half a request, or nothing at all.
+    let half_open: Vec<TcpStream> = (0..1_000)
+        .filter_map(|number| {
+            let mut stream = TcpStream::connect(&address).ok()?;
+            if number % 2 == 0 {
+                let _ = stream.write_all(b"GET /socket.io/?EIO=4&transport=poll");
+            }
+            Some(stream)
+        })
+        .collect();
+    // The first ones are taken, the rest waits in the kernel for them to time out.
+    let mut input = bridge.append();
+    let began = Instant::now();
+    input.events(0..100);
+    assert!(good.numbers(100).into_iter().eq(0..100));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(half_open);
+    let oversized = "42[\"x\",\"".to_owned() + &"y".repeat(200_000) + "\"]";
+    for hostile in
+        [oversized.as_str(), "", "9", "4", "49", "4\u{0}", "40{", "0", "6", "bAAAA", "\u{1e}"]
+    {
+        let mut client = wait_for("a session", || Client::open(&address, &[]).ok());
+        client.send(hostile);
+        client.send("40");
+    }
+    let clients: Vec<_> =
+        std::iter::repeat_with(|| Client::try_join(&address, "", &[])).take(30).collect();
+    let refused = clients.iter().filter_map(|client| client.as_ref().err());
+    assert!(refused.clone().count() >= 10, "only {} of 30 are too many", refused.clone().count());
+    assert!(
+        refused.clone().all(|why| why.contains("too many clients")),
+        "{:?}",
+        refused.collect::<Vec<_>>()
+    );
+    input.events(100..200);
+    assert!(good.numbers(100).into_iter().eq(100..200));
+    let log = daemon.log();
+    assert!(log.len() < 20 && !log.join("\n").contains("panicked"), "{log:#?}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn the_live_page_shows_each_event_and_asks_for_nothing_from_elsewhere() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_LIVE_PAGE", "on");
+    let daemon = bridge.start();
+    let browser = Standard::browser(&bridge.address(), &[]);
+    browser.wait_for("connected");
+    let samples = include_str!("../samples/openalgo-samples.jsonl");
+    let hostile = r#"{"event_type":"order_notification","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"s","data":{"symbol":"<img src=x onerror=alert(1)>","status":"info","message":"</script><b>"}}"#;
+    let content = format!("{samples}{hostile}\n");
+    bridge.append().write(content.as_bytes());
+    let expected: Vec<String> = expected(&content).into_iter().map(|event| event.name).collect();
+    let shown = || {
+        let lines = browser.lines();
+        let names = lines.iter().filter_map(|line| line["event"].as_str().map(str::to_owned));
+        Some(names.collect::<Vec<_>>()).filter(|names| names.len() >= expected.len())
+    };
+    assert_eq!(wait_for("all events on the page", shown), expected);
+    let odd =
+        |line: &serde_json::Value| line.get("console_error").or(line.get("request")).is_some();
+    let odd: Vec<_> = browser.lines().into_iter().filter(odd).collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn append_to_client_is_well_below_100_ms_at_the_95th_percentile() {
+    let bridge = Bridge::socketio();
+    let daemon = bridge.start();
+    let mut client = Client::join(&bridge.address());
+    let mut input = bridge.append();
+    let mut latencies: Vec<Duration> = (0..200)
+        .map(|number| {
+            let written = Instant::now();
+            input.events([number]);
+            assert_eq!(client.numbers(1), [number]);
+            written.elapsed()
+        })
+        .collect();
+    latencies.sort_unstable();
+    println!(
+        "append to client: p50 {:?}, p95 {:?}, p99 {:?}",
+        latencies[100], latencies[190], latencies[198]
+    );
+    assert!(latencies[190] < Duration::from_millis(100), "{:?}", latencies[190]);
+    assert_eq!(daemon.stop(), 0);
+}
