@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::broker::Broker;
+use crate::support::consumer::Topic;
 use crate::support::daemon::Bridge;
 use crate::support::socketio::{Client, Event, Standard};
 use crate::support::{PATIENCE, events, poll, wait_for};
@@ -458,4 +460,59 @@ fn append_to_client_is_well_below_100_ms_at_the_95th_percentile() {
     );
     assert!(latencies[190] < Duration::from_millis(100), "{:?}", latencies[190]);
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn switching_between_kafka_and_socketio_under_load_leaves_no_line_out_and_repeats_none() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_LISTEN", &format!("127.0.0.1:{}", free_port()));
+    bridge.set("KAFKA_BOOTSTRAP_SERVERS", &broker.bootstrap);
+    bridge.set("KAFKA_ORDER_EVENTS_TOPIC", &topic);
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (mut input, ended, count) = (bridge.append(), Arc::clone(&stop), Arc::clone(&written));
+    let appender = std::thread::spawn(move || {
+        while !ended.load(Ordering::SeqCst) {
+            let next = count.load(Ordering::SeqCst) as u64;
+            input.events(next..next + 20);
+            count.fetch_add(20, Ordering::SeqCst);
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    });
+    let settled = |bridge: &Bridge| bridge.checkpoint()["offset"].as_u64().unwrap_or_default();
+    let mut client: Option<Standard> = None;
+    // Back and forth twice, each time on the line that the admin edits.
+    for mode in ["KAFKA", "SOCKETIO", "KAFKA", "SOCKETIO", "KAFKA"] {
+        bridge.set("ORDER_EVENT_MODE", mode);
+        let before = settled(&bridge);
+        let daemon = bridge.start();
+        if mode == "SOCKETIO" {
+            let address = bridge.address();
+            client.get_or_insert_with(|| Standard::node(&address, "polling,websocket", &[]));
+        }
+        wait_for("some thousand lines in this mode", || {
+            (settled(&bridge) > before + 500_000).then_some(())
+        });
+        let log = daemon.log_after_stop();
+        assert!(log.contains("stopped: everything that was read is settled"), "{mode}: {log}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    appender.join().unwrap();
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    assert_eq!(daemon.stop(), 0);
+
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    consumer.read_all();
+    let in_kafka = consumer.numbers();
+    let in_socketio: Vec<u64> = client.unwrap().events().iter().map(Event::number).collect();
+    println!("{} in Kafka, {} over Socket.IO", in_kafka.len(), in_socketio.len());
+    let mut all = [in_kafka.clone(), in_socketio.clone()].concat();
+    all.sort_unstable();
+    assert!(!in_kafka.is_empty() && !in_socketio.is_empty());
+    let written = written.load(Ordering::SeqCst) as u64;
+    assert!(all.into_iter().eq(0..written), "a line is in neither, or in both");
+    let switches = bridge.checkpoint()["mode_switches"].clone();
+    assert_eq!(switches.as_array().map(Vec::len), Some(4), "{switches}");
 }

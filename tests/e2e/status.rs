@@ -212,9 +212,9 @@ fn ck_08_an_unreadable_checkpoint_is_65_for_show_and_a_fresh_read_for_run() {
 }
 
 #[test]
-fn socketio_mode_is_not_built_yet_and_says_so() {
-    let mut bridge = Bridge::to_kafka("127.0.0.1:1", "nobody");
-    bridge.set("ORDER_EVENT_MODE", "SOCKETIO");
+fn the_relay_is_not_built_yet_and_says_so() {
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_VIA", "relay");
     let output = bridge.run(&["run"]);
     assert_eq!(output.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not built yet"));

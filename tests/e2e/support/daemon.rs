@@ -81,9 +81,10 @@ impl Bridge {
         super::events::Appender::open(&self.input())
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, limit: &[&str], arguments: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_openalgo-bridge");
-        let mut words = self.wrapper.clone();
+        let mut words: Vec<String> = limit.iter().copied().map(str::to_owned).collect();
+        words.extend_from_slice(&self.wrapper);
         words.push(binary.to_owned());
         let mut command = Command::new(&words[0]);
         command
@@ -96,15 +97,15 @@ impl Bridge {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, which has to come: 124 if it does not.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the binary")
+        self.command(&["timeout", "120"], arguments).output().expect("the binary")
     }
 
     /// Starts the daemon.
     pub fn start(&self) -> Daemon {
         let mut child = self
-            .command(&["run"])
+            .command(&[], &["run"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -186,6 +187,14 @@ impl Daemon {
     pub fn stop(mut self) -> i32 {
         self.signal("TERM");
         self.wait()
+    }
+
+    /// SIGTERM, and the log up to the clean end.
+    pub fn log_after_stop(mut self) -> String {
+        self.signal("TERM");
+        assert_eq!(self.wait(), 0);
+        let complete = || Some(self.log().join("\n")).filter(|log| log.contains("stopped"));
+        poll(PATIENCE, complete).unwrap_or_else(|| self.log().join("\n"))
     }
 
     /// SIGKILL.
