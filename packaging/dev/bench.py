@@ -26,6 +26,8 @@ import sys
 import time
 from datetime import datetime, timezone
 
+import bench_fanout
+
 BRIDGE = os.environ["BRIDGE_BIN"]
 KCAT = os.environ["KCAT_BIN"]
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -241,7 +243,7 @@ class Bridge(Child):
             "BRIDGE_INPUT": path,
             "BRIDGE_STATE_DIR": state,
             "BRIDGE_HTTP_LISTEN": "off",
-            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap if broker else "",
             "KAFKA_ORDER_EVENTS_TOPIC": topic,
             **settings,
         }
@@ -512,11 +514,15 @@ def outage(work, broker, path):
 
 def main():
     work, *sections = sys.argv[1:]
-    sections = sections or ["throughput", "latency", "idle", "outage"]
+    sections = sections or ["fanout", "throughput", "latency", "idle", "outage"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     broker = Broker(os.path.join(work, "kafka"))
     path = os.path.join(work, "events.jsonl")
     try:
+        if "fanout" in sections:
+            bench_fanout.fanout(work, sys.modules["__main__"])
+        if sections == ["fanout"]:
+            return
         broker.start()
         write_events(path, LINES)
         warm_up(work, broker, path)
@@ -536,4 +542,5 @@ def main():
             child.wait()
 
 
-main()
+if __name__ == "__main__":
+    main()
