@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::writer::Writer;
 use super::{Exit, print, state_exit};
 use crate::checkpoint::store::{StateError, Store};
 use crate::config::{Settings, Via};
@@ -31,7 +32,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// does not work.
 pub(super) fn connect(settings: &Settings) -> Exit {
     let user = User::current();
-    let mut exit = show(&input(&settings.input, &user));
+    let mut exit = show(&input(&settings.input, &user)).max(show(&[writer(&settings.input)]));
     let state = state(settings, &user, How::Try);
     exit = exit.max(show(&state.found));
     if !state.starts {
@@ -168,6 +169,19 @@ fn input(path: &Path, user: &User) -> Vec<Finding> {
         found.push(about(Level::Warning, text).mended_by(user.grant(parent, "rx")));
     }
     found
+}
+
+/// What the app's side says. Other programs than the app may write, so silence is no error.
+fn writer(path: &Path) -> Finding {
+    match Writer::of(path) {
+        Some(writer) if writer.is_in_trouble() => {
+            Finding::new(Level::Warning, format_args!("writer: {writer}"))
+        }
+        Some(writer) => Finding::new(Level::Ok, format_args!("writer: {writer}")),
+        None => {
+            Finding::new(Level::Note, "writer: no word from a kit: is the app running without it?")
+        }
+    }
 }
 
 fn missing_input(path: &Path, parent: &Path) -> Finding {

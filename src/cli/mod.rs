@@ -9,6 +9,7 @@ mod run;
 mod schema;
 mod status;
 mod validate;
+mod writer;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::args::{Arguments, Status};
 use super::run::STATUS_SOCKET;
+use super::writer::Writer;
 use super::{Exit, complain, load, note, print};
 use crate::config::{Purpose, Settings};
 use crate::telemetry::server;
@@ -109,6 +110,7 @@ fn to_text(status: &Value) -> String {
             "            {} of {} bytes read, {} behind",
             input["read"], input["size"], input["lag_bytes"]
         ),
+        format!("writer      {}", writer(Path::new(text(&input["path"])))),
         format!("sink        {} {}{}", text(&sink["kind"]), text(&sink["state"]), why(sink)),
         format!("            {}", sink_counts(sink)),
         format!("checkpoint  offset {}{alarm}", checkpoint["offset"]),
@@ -119,6 +121,14 @@ fn to_text(status: &Value) -> String {
     }
     rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"].to_string()));
     rows.join("\n")
+}
+
+/// What the app's side says.
+fn writer(events: &Path) -> String {
+    Writer::of(events).map_or_else(
+        || "no word from a kit: is the app running without it?".to_owned(),
+        |writer| writer.to_string(),
+    )
 }
 
 /// What is on its way, and to whom.
