@@ -516,3 +516,41 @@ fn switching_between_kafka_and_socketio_under_load_leaves_no_line_out_and_repeat
     let switches = bridge.checkpoint()["mode_switches"].clone();
     assert_eq!(switches.as_array().map(Vec::len), Some(4), "{switches}");
 }
+
+#[test]
+fn connect_tries_port_and_session_check_and_disturbs_no_running_bridge() {
+    let (asked, broken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut bridge = Bridge::socketio();
+    bridge.set("SOCKETIO_LISTEN", &format!("127.0.0.1:{}", free_port()));
+    bridge.set("SOCKETIO_AUTH_URL", &session_check(&asked, &broken));
+    bridge.append();
+    let connect = |bridge: &Bridge| {
+        let output = bridge.run(&["check", "--connect"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, found) = connect(&bridge);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(
+        found.contains("is free") && found.contains("does not let in who shows no session"),
+        "{found}"
+    );
+    let daemon = bridge.start();
+    let mut client =
+        Client::try_join(&bridge.address(), "", &[("Cookie", "session=good")]).unwrap();
+    let (code, found) = connect(&bridge);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(found.contains("the running bridge listens there"), "{found}");
+    bridge.append().events(0..3);
+    assert_eq!(client.numbers(3), [0, 1, 2]);
+    assert_eq!(daemon.stop(), 0);
+
+    broken.store(true, Ordering::SeqCst);
+    let (code, found) = connect(&bridge);
+    assert_eq!(code, Some(69), "{found}");
+    assert!(found.contains("it answers 500") && found.contains("    curl -i"), "{found}");
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    bridge.set("SOCKETIO_LISTEN", &busy.local_addr().unwrap().to_string());
+    let (code, found) = connect(&bridge);
+    assert_eq!(code, Some(69), "{found}");
+    assert!(found.contains("    sudo ss -ltnp 'sport = :"), "{found}");
+}
