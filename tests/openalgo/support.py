@@ -94,10 +94,11 @@ class App:
         self.home = directory / "app"
         self.home.mkdir(exist_ok=True)
         shutil.copy(HERE / "standin.py", self.home / "app.py")
-        (self.home / "extensions.py").write_text(EXTENSIONS)
+        (self.home / "extensions.py").write_text(EXTENSIONS + settings.pop("EXTENSIONS", ""))
         self.socket = str(directory / "app.sock")
         self.events = Path(settings.get("FILE", directory / "events" / "order_events.jsonl"))
-        self.events.parent.mkdir(exist_ok=True)
+        self.events.parent.mkdir(parents=True, exist_ok=True)
+        prefix = settings.pop("PREFIX", [])
         self.log = directory / "app.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -114,7 +115,7 @@ class App:
         # A poll that is under way would hold up the end of the app for longer than any test.
         command += ["--graceful-timeout", "1", "app:app"]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.home, env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(prefix + command, cwd=self.home, env=env, stdout=log, stderr=log)
         wait_for(self._answers, "the app answers: " + self.log.read_text())
 
     def _answers(self):
@@ -132,6 +133,12 @@ class App:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
+
+    def request_text(self, method, path, text):
+        """Sends a body that is not JSON, as Socket.IO's polling does."""
+        with contextlib.closing(UnixConnection(self.socket)) as connection:
+            connection.request(method, path, text, {"Content-Type": "text/plain"})
+            return connection.getresponse().read()
 
     def get(self, path, headers=None):
         return self.request("GET", path, headers=headers)

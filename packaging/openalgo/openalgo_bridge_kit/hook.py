@@ -34,11 +34,10 @@ def _take(bridge, event, args, kwargs):
     if not args and "data" in kwargs:
         kwargs = dict(kwargs)
         args = (kwargs.pop("data"),)
-    if not is_plain_broadcast(kwargs):
+    # With a second argument, Flask-SocketIO's emit raises, so nothing was broadcast.
+    if len(args) > 1 or not is_plain_broadcast(kwargs):
         return False
-    # Flask-SocketIO sends any number of arguments; an envelope holds one.
-    data = args[0] if len(args) == 1 else args
-    return bridge.append(event, data)
+    return bridge.append(event, args[0] if args else None)
 
 
 def is_plain_broadcast(kwargs):
