@@ -88,9 +88,13 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class App:
-    """The stand-in under gunicorn with one eventlet worker, as OpenAlgo's unit runs it."""
+    """The stand-in under gunicorn with one eventlet worker, as OpenAlgo's unit runs it.
+
+    Settings are OPENALGO_BRIDGE_*; KIT, ENV, PREFIX, EXTENSIONS and WORKER are about how it is started.
+    """
 
     def __init__(self, directory, settings):
+        settings = dict(settings)
         self.home = directory / "app"
         self.home.mkdir(exist_ok=True)
         shutil.copy(HERE / "standin.py", self.home / "app.py")
@@ -110,7 +114,8 @@ class App:
             env["OPENALGO_BRIDGE_FILE"] = str(self.events)
         env.update(settings.pop("ENV", {}))
         env.update({"OPENALGO_BRIDGE_" + name: str(value) for name, value in settings.items()})
-        command = [sys.executable, "-m", "gunicorn", "--worker-class", "eventlet", "-w", "1", "--log-level", "info"]
+        worker = settings.pop("WORKER", ["eventlet"])
+        command = [sys.executable, "-m", "gunicorn", "--worker-class", *worker, "-w", "1", "--log-level", "info"]
         command += ["--bind", f"unix:{self.socket}", "--bind", f"127.0.0.1:{self.port}", "--timeout", "300"]
         # A poll that is under way would hold up the end of the app for longer than any test.
         command += ["--graceful-timeout", "1", "app:app"]

@@ -3,6 +3,7 @@
 import json
 import sys
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from support import KIT, Case, Page, wait_for
@@ -170,6 +171,19 @@ class AppTest(Case):
         app.emit("order_event", ORDER, times=50)
         app.stop()
         self.assertEqual(app.counters()["appended"], 50)
+
+    def test_many_requests_at_once_under_real_and_under_green_threads(self):
+        for worker in (["gthread", "--threads", "8"], ["eventlet"]):
+            with self.subTest(worker[0]):
+                app = self.app(WORKER=worker)
+                before = len(app.lines())
+                with ThreadPoolExecutor(8) as clients:
+                    for number in range(400):
+                        clients.submit(app.post, "/placeorder", {"action": "BUY", "orderid": str(number)})
+                orders = [envelope["data"]["orderid"] for envelope in app.envelopes()[before:]]
+                self.assertEqual(sorted(orders, key=int), [str(number) for number in range(400)])
+                wait_for(lambda: app.counters().get("appended") == 400, "all are counted")
+                app.stop()
 
     def test_what_an_emit_costs(self):
         costs = {}
