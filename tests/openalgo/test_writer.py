@@ -67,6 +67,10 @@ class FileTest(WriterCase):
         writer.append(line(1))
         self.path.rename(self.dir / "rotated")
         writer.append(line(2))
+        self.path.rename(self.dir / "rotated-2")
+        self.path.touch()  # as logrotate's `create` does
+        writer.append(line("2b"))
+        self.assertEqual(orders(self.path.read_bytes()), ["2b"])
         self.path.unlink()
         writer.append(line(3))
         with open(self.path, "r+") as file:
@@ -93,6 +97,15 @@ class FileTest(WriterCase):
         wait_for(lambda: self.counters().get("appended") == KEPT_MAX + 1, "counters are written")
         self.assertEqual(self.counters()["failed"], 5)
         wait_for(lambda: any("works again" in text for _, text in self.log.lines), "it says that it works again")
+
+    def test_a_new_line_waits_behind_what_is_kept(self):
+        self.path.mkdir()
+        writer = self.writer()
+        writer._started = True  # so that nothing retries in the background
+        writer.append(line(1))
+        self.path.rmdir()
+        writer.append(line(2))
+        self.assertEqual(orders(self.path.read_bytes()), ["1", "2"])
 
     def test_what_is_kept_at_the_end_is_lost_and_counted(self):
         self.path.mkdir()
