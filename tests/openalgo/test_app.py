@@ -104,11 +104,10 @@ class AppTest(Case):
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "user_db.py").write_text(
-            "class _Row: username = 'trader'\n"
             "class _Query:\n"
-            "    def limit(self, n): return self\n"
-            "    def all(self): return [_Row]\n"
-            "class User: query = _Query()\n"
+            "    def with_entities(self, column): return self\n"
+            "    def limit(self, most): return [('trader',)]\n"
+            "class User: query, username = _Query(), 'a column'\n"
             "class db_session: remove = staticmethod(lambda: None)\n"
         )
         app = self.app(EXTENSIONS="import database.user_db")

@@ -29,8 +29,8 @@ class Users:
             if database is None:
                 return
             try:
-                rows = database.User.query.limit(2).all()
-                names = [row.username for row in rows]
+                user = database.User
+                names = [name for (name,) in user.query.with_entities(user.username).limit(2)]
             finally:
                 database.db_session.remove()
             self._looked_up = _text(names[0]) if len(names) == 1 else None
