@@ -242,7 +242,8 @@ done
 
 if [[ -z $ROOT && -z $dry_run ]]; then
     [[ $EUID -eq 0 ]] || die 77 'needs root; --dry-run does not'
-    [[ -n $undo ]] || getent group "$GROUP" >/dev/null || die 69 "the group $GROUP is missing: install openalgo-bridge first"
+    [[ -n $undo ]] || getent group "$GROUP" >/dev/null ||
+        die 69 "the group $GROUP is missing: install openalgo-bridge first"
 fi
 
 if [[ -n $undo ]]; then

@@ -26,7 +26,8 @@ EXTENSIONS = """\
 from flask_socketio import SocketIO
 
 socketio = SocketIO(
-    cors_allowed_origins="*", async_mode="threading", ping_timeout=60, ping_interval=25, logger=False, engineio_logger=False
+    cors_allowed_origins="*", async_mode="threading", ping_timeout=60, ping_interval=25,
+    logger=False, engineio_logger=False,
 )
 """
 

@@ -39,7 +39,8 @@ class RelayTest(Case):
         return client
 
     def send(self, client, *events, batch_id="b1"):
-        return client.call("bridge_batch", {"batch_id": batch_id, "events": list(events)}, namespace=NAMESPACE, timeout=10)
+        batch = {"batch_id": batch_id, "events": list(events)}
+        return client.call("bridge_batch", batch, namespace=NAMESPACE, timeout=10)
 
     def shown(self, app, page):
         """Order ids on the page once all that was sent has arrived."""
@@ -117,7 +118,7 @@ class RelayTest(Case):
 
     def test_without_the_token_nobody_gets_in(self):
         app, page = self.start()
-        for auth in ({"token": "wrong"}, {"token": ""}, {"token": None}, {"token": ["correct horse"]}, {"other": TOKEN}):
+        for auth in ({"token": "wrong"}, {"token": ""}, {"token": None}, {"token": [TOKEN]}, {"other": TOKEN}):
             with self.assertRaises(socketio.exceptions.ConnectionError):
                 self.daemon(app, **auth)
         # Neither does who sends without waiting for the answer, nor who uses the page's namespace.

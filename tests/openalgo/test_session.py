@@ -66,7 +66,8 @@ class NginxTest(Case):
         snippet = snippet.replace("127.0.0.1:5055", f"127.0.0.1:{self.daemon.server_port}")
         snippet = snippet.replace("http://unix:APP_SOCKET:", f"http://unix:{self.app_.socket}:")
         (self.dir / "snippet.conf").write_text(snippet)
-        temporary = "".join(f"{x}_temp_path {self.dir}/{x};\n" for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{kind}_temp_path {self.dir}/{kind};\n" for kind in kinds)
         config = self.dir / "nginx.conf"
         config.write_text(
             f"daemon off; pid {self.dir}/nginx.pid; error_log {self.dir}/nginx.log;\n"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unittest
+import warnings
 
 from support import HERE, Case, Log, wait_for
 from openalgo_bridge_kit import envelope, events_file
@@ -157,7 +158,10 @@ class FileTest(WriterCase):
         writer = self.writer()
         writer.append(line("kept"))
         writer._lock.acquire()  # as if another thread were appending at that moment
-        child = os.fork()
+        with warnings.catch_warnings():
+            # Python warns of forking with threads; that it is safe here is what this test shows.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             ended = 1
             try:

@@ -40,6 +40,10 @@ class Bridge:
                 self._shown.add((event, timestamp))
         return appended
 
+    def give_up(self, event, error):
+        """Counts an event at which the kit itself failed."""
+        self._writer.give_up(f"{event}: {type(error).__name__} in the kit")
+
     def was_shown(self, event, timestamp):
         """Whether the app showed this event itself because appending it failed at first."""
         with self._shown_lock:

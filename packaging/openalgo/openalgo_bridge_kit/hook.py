@@ -6,7 +6,7 @@ import functools
 _UNSET = ("to", "room", "skip_sid", "callback", "ignore_queue")
 
 
-def wrap(socketio, bridge, reports):
+def wrap(socketio, bridge):
     """Replaces `socketio.emit`, and returns the one that was there."""
     plain_emit = socketio.emit
 
@@ -16,7 +16,7 @@ def wrap(socketio, bridge, reports):
             shown_by_relay = _take(bridge, event, args, kwargs)
         except Exception as error:
             # Whatever it is, it must not become the app's problem.
-            reports.error(f"an event was not appended: {type(error).__name__} in the kit")
+            bridge.give_up(event, error)
             shown_by_relay = False
         if not shown_by_relay:
             return plain_emit(event, *args, **kwargs)

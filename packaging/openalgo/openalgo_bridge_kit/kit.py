@@ -25,7 +25,7 @@ def load(socketio, log, environ=None):
     for problem in settings.problems:
         log.error("openalgo-bridge: %s", problem)
 
-    bridge.show = hook.wrap(socketio, bridge, reports)
+    bridge.show = hook.wrap(socketio, bridge)
     socketio.emit._openalgo_bridge = True
     _current = bridge, reports
     bridge.users.look_up()
@@ -74,4 +74,6 @@ def _say_loaded(log, settings, relay):
         NAMESPACE if relay else "off",
     )
     if not settings.emit_by_app and not relay:
-        log.warning("openalgo-bridge: OPENALGO_BRIDGE_EMIT=bridge without the relay: the page gets none of these events")
+        log.warning(
+            "openalgo-bridge: OPENALGO_BRIDGE_EMIT=bridge without the relay: the page gets none of these events"
+        )
