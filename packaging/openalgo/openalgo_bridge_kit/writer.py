@@ -53,13 +53,13 @@ class Writer:
         """True if the line is in the file; False if it is kept or given up, both of which are counted."""
         self.start()
         with self._lock:
-            attempt = self._append_kept() if self._kept else None
-            if attempt is None:
-                attempt = self._attempt(line)
-            if attempt is None:
+            error = self._append_kept() if self._kept else None
+            if error is None:
+                error = self._attempt(line)
+            if error is None:
                 return True
             given_up = not self._keep(line)
-        self._report(attempt, given_up)
+        self._report(error, given_up)
         return False
 
     def give_up(self, reason):
@@ -122,7 +122,7 @@ class Writer:
             self._kept_bytes = 0
             self._file.close()
         if lost:
-            self._reports.final(f"{lost} events were never appended to {self._path}: {_why(error)}")
+            self._reports.final(f"{lost} events were never appended to {self._path}: {error}")
         self._write_counters()
 
     def _append_kept(self):
@@ -135,11 +135,14 @@ class Writer:
         return None
 
     def _attempt(self, line):
+        """None if the line is in the file, else why not."""
         try:
             self._file.append(line)
         except OSError as error:
-            self._error = _why(error)
-            return error
+            # The text, not the exception: that would hold on to frames, and the app's garbage collector,
+            # which stops everything, would have more to do.
+            self._error = error.strerror or type(error).__name__
+            return self._error
         self._appended += 1
         self._error = None
         return None
@@ -156,7 +159,7 @@ class Writer:
 
     def _report(self, error, given_up):
         counts = self.counts()
-        message = f"appending to {self._path} fails: {_why(error)}; {counts['kept']} events kept"
+        message = f"appending to {self._path} fails: {error}; {counts['kept']} events kept"
         if given_up:
             message += f", no room for more: {counts['failed']} given up"
         self._reports.error(message)
@@ -179,7 +182,3 @@ class Writer:
             except Exception as error:
                 self._reports.error(f"{type(error).__name__} in the kit")
             time.sleep(_BETWEEN_ATTEMPTS if self._kept else _BETWEEN_COUNTERS)
-
-
-def _why(error):
-    return error.strerror or type(error).__name__
