@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 endif
 CARGO := $(AS_USER) cargo
 
-SCRIPTS = $(wildcard packaging/dev/*.sh) .ci/run
+SCRIPTS = $(wildcard packaging/dev/*.sh packaging/openalgo/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build demo check lint unit e2e test soak bench deny clean
@@ -37,7 +37,7 @@ check: lint unit ## the fast loop: format, lints, unit tests
 lint: tools ## format, clippy and shellcheck, nothing tolerated
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 
 unit: tools ## unit tests only
 	$(CARGO) test --locked --lib --bins

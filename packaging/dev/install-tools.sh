@@ -27,6 +27,8 @@ TEST_COMMANDS=(
   python3:python3                      # the .env reference, Socket.IO clients
   node:nodejs npm:npm                  # the standard Socket.IO client
   chromium:chromium                    # a browser
+  nginx:nginx-light                    # stands before the app
+  logrotate:logrotate                  # rotates the events
   strace:strace                        # tests look at system calls and inject errors
   shellcheck:shellcheck                # make check
 )
@@ -72,7 +74,8 @@ apt_install() {
     as_root=(sudo)
   fi
   say "installing with ${as_root[*]:+sudo }apt-get: $*"
-  as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  # RUNLEVEL=1: an nginx for tests must not become this machine's web server.
+  as_root+=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
   local tries=0
   # On a new machine the system's own daily update may hold the lists for a while.
   until "${as_root[@]}" update </dev/null; do
@@ -87,7 +90,7 @@ missing_packages() {
   local entry
   python_ready || venv_python >/dev/null || echo python3-venv
   for entry in "${COMMANDS[@]}"; do
-    command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
+    PATH=$PATH:/usr/sbin:/sbin command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
   done
   command -v dpkg-query >/dev/null || return 0 # elsewhere the build says what it lacks
   for entry in "${PACKAGES[@]}"; do
