@@ -9,6 +9,10 @@ use super::problem::{MASK, Problem, Scope, Severity};
 use super::settings::{self, Listen, problem};
 use super::values::Values;
 
+/// Names that no event can have (<https://socket.io/docs/v4/emit-cheatsheet/#reserved-events>).
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
 /// How events reach their clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Via {
@@ -108,6 +112,7 @@ fn cors_origins(values: &Values) -> Vec<String> {
 /// What keys mean to each other.
 pub(super) fn check(values: &Values, problems: &mut Vec<Problem>) {
     let mut check = Check { values, problems };
+    check.names();
     if via(values) != Some(Via::Server) {
         return;
     }
@@ -125,6 +130,15 @@ struct Check<'a> {
 impl Check<'_> {
     fn error(&mut self, name: &str, why: String) {
         self.problems.push(problem(self.values, name, Scope::SocketIo, why));
+    }
+
+    /// Every client of Socket.IO takes these for its own and breaks off.
+    fn names(&mut self) {
+        let types = self.values.get("BRIDGE_EVENT_TYPES").unwrap_or_default();
+        if let Some(name) = types.split(',').find(|name| RESERVED.contains(name)) {
+            let why = format!("has {name}, a name that Socket.IO keeps for itself");
+            self.error("BRIDGE_EVENT_TYPES", why);
+        }
     }
 
     /// Two servers can't have one port.

@@ -359,6 +359,7 @@ fn bad_settings_of_socketio() {
         ("SOCKETIO_CORS_ORIGINS='*, https://a'", "SOCKETIO_CORS_ORIGINS", "has * among others"),
         ("SOCKETIO_CORS_ORIGINS=https://a,b", "SOCKETIO_CORS_ORIGINS", "number 2 of 2"),
         ("SOCKETIO_CORS_ORIGINS=https://a/b", "SOCKETIO_CORS_ORIGINS", "number 1 of 1"),
+        ("BRIDGE_EVENT_TYPES=a,disconnect", "BRIDGE_EVENT_TYPES", "keeps for itself"),
         ("SOCKETIO_PATH=/a?b", "SOCKETIO_PATH", "a path does not have"),
         ("SOCKETIO_PATH=/live/\nSOCKETIO_LIVE_PAGE=on", "SOCKETIO_PATH", "where the live page is"),
         ("SOCKETIO_MAX_CLIENTS=all", "SOCKETIO_MAX_CLIENTS", "number of clients"),

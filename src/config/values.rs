@@ -200,7 +200,7 @@ impl Checker<'_> {
                     self.report(Problem::about(name, scope, origin, why), Severity::Warning);
                 }
                 match text.as_str() {
-                    "" => "names a file that is empty".to_owned(),
+                    text if text.trim().is_empty() => "names a file that is empty".to_owned(),
                     text if text.contains('\0') => "names a file that has a NUL".to_owned(),
                     _ => return Some(text),
                 }

@@ -210,6 +210,7 @@ impl Pipeline {
         finish(lane);
         let mut next = self.new_lane(next, Ledger::default());
         next.state = state;
+        next.opened_size = 0;
         self.lanes.insert(index + 1, next);
         let (from, to) = (cut.unread.start, cut.unread.end);
         self.lose(Lost { generation, from, to, reason });
@@ -293,6 +294,10 @@ impl Pipeline {
                     let path = self.settings.input.display();
                     info!(%path, "following a new file from its start");
                     self.add_lane(file, Ledger::default());
+                    // It came while the daemon ran: reading it is no catching up.
+                    if let Some(lane) = self.lanes.last_mut() {
+                        lane.opened_size = 0;
+                    }
                 }
                 self.set_input(InputState::Following);
             }

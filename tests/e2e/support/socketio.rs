@@ -48,6 +48,7 @@ impl Client {
             match client.message(Duration::from_secs(1)) {
                 Some(text) if text.starts_with("40") => return Ok(client),
                 Some(text) if text.starts_with("44") => return Err(text[2..].to_owned()),
+                None if client.is_closed() => return Err("closed".to_owned()),
                 _ => {}
             }
         }
@@ -56,7 +57,16 @@ impl Client {
 
     /// Opens a session without joining.
     pub fn open(address: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
-        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let mut client = Self::connect(address, "", headers)?;
+        match client.message(PATIENCE) {
+            Some(text) if text.starts_with('0') => Ok(client),
+            other => Err(format!("instead of a session: {other:?}")),
+        }
+    }
+
+    /// A websocket for a session that there is already: `query` is `&sid=` and its id.
+    pub fn connect(address: &str, query: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().expect("a name");
@@ -65,11 +75,7 @@ impl Client {
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         let (socket, _) =
             tungstenite::client(request, stream).map_err(|error| error.to_string())?;
-        let mut client = Self { socket };
-        match client.message(PATIENCE) {
-            Some(text) if text.starts_with('0') => Ok(client),
-            other => Err(format!("instead of a session: {other:?}")),
-        }
+        Ok(Self { socket })
     }
 
     pub fn send(&mut self, text: &str) {

@@ -3,7 +3,7 @@
 //! An event goes into the buffer of every client or of none: when one is full, the pipeline waits,
 //! and the file is the buffer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,12 +13,14 @@ use engineioxide::socket::Sid;
 use engineioxide::{Socket, TransportType};
 
 use super::buffer::{Bell, Buffer, Parcel};
+use super::gate::Refusal;
 use super::packet;
 use super::session::Session;
+use super::stream::Switch;
 use crate::platform::clock::Clock;
 
 /// Why a client is not let in.
-pub(super) const TOO_MANY: &str = "too many clients";
+const TOO_MANY: Refusal = Refusal::ForNow("too many clients");
 
 /// Everyone who gets events.
 pub(super) struct Clients {
@@ -28,6 +30,8 @@ pub(super) struct Clients {
     patience: Duration,
     clock: Arc<dyn Clock>,
     bell: Arc<Bell>,
+    /// Sessions that go over to websocket, until when, and on which connection.
+    upgrades: Mutex<HashMap<Sid, (Instant, Switch)>>,
 }
 
 /// How many events one answer to a polling client may have. Standard clients refuse more than 16
@@ -42,6 +46,8 @@ struct Client {
     socket: Arc<Socket<Session>>,
     buffer: Arc<Buffer>,
     way_out: Mutex<WayOut>,
+    /// Of its websocket. Those of polling it may share with others behind a proxy.
+    switch: Mutex<Option<Switch>>,
 }
 
 /// From a client's buffer into Engine.IO's queue: at once over websocket, in portions for polling.
@@ -68,14 +74,15 @@ impl Clients {
         clock: Arc<dyn Clock>,
         bell: Arc<Bell>,
     ) -> Self {
-        Self { admitted: Mutex::default(), max, patience, clock, bell }
+        let (admitted, upgrades) = (Mutex::default(), Mutex::default());
+        Self { admitted, max, patience, clock, bell, upgrades }
     }
 
     /// Lets a client in: it gets every event from here on.
     ///
     /// # Errors
-    /// Why not, to be told to the client.
-    pub(super) fn admit(&self, socket: &Arc<Socket<Session>>) -> Result<(), &'static str> {
+    /// Why not.
+    pub(super) fn admit(&self, socket: &Arc<Socket<Session>>) -> Result<(), Refusal> {
         let mut admitted = self.lock();
         if admitted.iter().any(|client| client.socket.id == socket.id) {
             return Ok(());
@@ -86,8 +93,9 @@ impl Clients {
         // Under the lock: no event comes before the answer, and none after it is missed.
         if socket.emit(packet::connected(&socket.id.to_string())).is_ok() {
             let buffer = Arc::new(Buffer::new(Arc::clone(&self.clock), Arc::clone(&self.bell)));
+            let switch = Mutex::new(socket.req_parts.extensions.get().cloned());
             let (socket, way_out) = (Arc::clone(socket), Mutex::default());
-            admitted.push(Arc::new(Client { socket, buffer, way_out }));
+            admitted.push(Arc::new(Client { socket, buffer, way_out, switch }));
         }
         drop(admitted);
         self.bell.ring();
@@ -108,17 +116,39 @@ impl Clients {
         }
     }
 
-    /// A client goes over to websocket: what waits for it to ask goes out when it has.
-    pub(super) async fn upgrading(self: Arc<Self>, id: Sid, at_most: Duration) {
-        let Some(client) = self.find(id) else { return };
-        let until = Instant::now() + at_most;
-        while Instant::now() < until && !client.socket.is_closed() {
+    /// A session goes over to websocket on this connection: what waits for it to ask goes out when
+    /// it has. It may still join meanwhile.
+    pub(super) fn upgrading(self: &Arc<Self>, id: Sid, at_most: Duration, switch: Switch) {
+        let mut upgrades = self.upgrades();
+        let nobody_looks = upgrades.is_empty();
+        // A session has one; more requests for it are refused by Engine.IO.
+        upgrades.entry(id).or_insert((Instant::now() + at_most, switch));
+        if nobody_looks {
+            tokio::spawn(Arc::clone(self).look_at_upgrades());
+        }
+    }
+
+    /// Runs as long as there is something to look at.
+    async fn look_at_upgrades(self: Arc<Self>) {
+        loop {
             tokio::time::sleep(LOOK_AT_UPGRADE).await;
-            if client.socket.transport_type() == TransportType::Websocket {
-                client.let_out(&mut client.way_out());
+            let mut upgrades = self.upgrades();
+            upgrades.retain(|id, (until, switch)| {
+                let client = self.find(*id).filter(|client| client.is_on_websocket());
+                if let Some(client) = &client {
+                    client.switch().get_or_insert_with(|| switch.clone());
+                    client.let_out(&mut client.way_out());
+                }
+                client.is_none() && Instant::now() < *until
+            });
+            if upgrades.is_empty() {
                 return;
             }
         }
+    }
+
+    fn upgrades(&self) -> MutexGuard<'_, HashMap<Sid, (Instant, Switch)>> {
+        self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, id: Sid) -> Option<Arc<Client>> {
@@ -149,13 +179,27 @@ impl Clients {
         Sent::To(admitted.len())
     }
 
-    /// Takes out those that had no room for `length` bytes for too long and took nothing meanwhile.
+    /// Takes out those that had no room for `length` bytes for too long and took nothing meanwhile,
+    /// and ends their websockets.
     pub(super) fn take_stalled(&self, length: usize) -> Vec<Arc<Socket<Session>>> {
         let now = self.clock.now();
         let stalled = |client: &mut Arc<Client>| {
             !client.buffer.has_room(length) && now >= client.buffer.moved() + self.patience
         };
-        self.lock().extract_if(.., stalled).map(|client| Arc::clone(&client.socket)).collect()
+        let taken: Vec<_> = self.lock().extract_if(.., stalled).collect();
+        for client in &taken {
+            if let Some(switch) = client.switch().take() {
+                switch.turn_off();
+            }
+        }
+        taken.iter().map(|client| Arc::clone(&client.socket)).collect()
+    }
+
+    /// When the next one is given up that has anything in its buffer.
+    pub(super) fn next_stall(&self) -> Option<Instant> {
+        let admitted = self.lock();
+        let waiting = admitted.iter().filter(|client| !client.buffer.is_empty());
+        waiting.map(|client| client.buffer.moved() + self.patience).min()
     }
 
     /// Whether everything is written out; if not, the bell rings when a buffer gets empty.
@@ -194,7 +238,7 @@ impl Client {
     }
 
     fn let_out(&self, way_out: &mut WayOut) {
-        if self.socket.transport_type() == TransportType::Websocket {
+        if self.is_on_websocket() {
             way_out.allowed = usize::MAX;
         }
         while way_out.allowed > 0
@@ -204,6 +248,14 @@ impl Client {
             // One that can't take it is closing, and will be removed; its parcels leave when dropped.
             let _ = self.socket.emit(parcel.packet());
         }
+    }
+
+    fn is_on_websocket(&self) -> bool {
+        self.socket.transport_type() == TransportType::Websocket
+    }
+
+    fn switch(&self) -> MutexGuard<'_, Option<Switch>> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn way_out(&self) -> MutexGuard<'_, WayOut> {

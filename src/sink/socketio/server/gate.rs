@@ -25,12 +25,23 @@ const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// What a client is told that has no right to be here.
 const NOT_AUTHORISED: &str = "not authorised";
 
-/// What a client is told whose right can't be found out.
-const CANNOT_CHECK: &str = "the session cannot be checked now";
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It has no right to be here, and is told this.
+    Final(&'static str),
+    /// Not now, for this reason. Standard clients give up when they are told no, and try again when the
+    /// connection is closed.
+    ForNow(&'static str),
+}
+
+const REFUSED: Refusal = Refusal::Final(NOT_AUTHORISED);
 
 /// See the module.
 pub(super) struct Gate {
     origins: Origins,
+    /// The name that a request is for has to be one of this machine's own.
+    own_names_only: bool,
     /// Of the token; compared by its hash, so that time tells nothing about it.
     token: Option<Sha256>,
     session_check: Option<SessionCheck>,
@@ -71,9 +82,31 @@ impl Gate {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
         Ok(Self {
             origins: settings.origins.clone(),
+            own_names_only: settings.listen.ip().is_loopback()
+                && settings.auth_token.is_none()
+                && settings.auth_url.is_none(),
             token: settings.auth_token.as_ref().map(|token| Sha256::of(token.as_bytes())),
             session_check: SessionCheck::of(settings)?,
         })
+    }
+
+    /// Whether the name that a request is for may be answered to. Where nobody has to show anything,
+    /// a name of somebody else's that leads to this machine would make their page one of the same
+    /// origin.
+    pub(super) fn host(&self, headers: &HeaderMap) -> bool {
+        if !self.own_names_only || self.origins == Origins::Any {
+            return true;
+        }
+        let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+            return false;
+        };
+        let listed = match &self.origins {
+            Origins::Also(origins) => {
+                origins.iter().any(|origin| origin.ends_with(&format!("://{host}")))
+            }
+            Origins::Any => true,
+        };
+        listed || is_own_name(host)
     }
 
     /// Whether the page that a request is from may connect. Programs name none.
@@ -91,12 +124,19 @@ impl Gate {
         }
     }
 
+    /// Whether a request is from a page that may connect only because every page may.
+    fn is_any_page(&self, headers: &HeaderMap) -> bool {
+        let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+        let foreign = origin.is_some_and(|origin| !is_same_origin(origin, headers));
+        self.origins == Origins::Any && foreign
+    }
+
     /// Whether a client may get events: `auth` is what it says about itself, `headers` are those
     /// of the request that it came with.
     ///
     /// # Errors
-    /// What to tell it.
-    pub(super) async fn client(&self, auth: &str, headers: &HeaderMap) -> Result<(), &'static str> {
+    /// Why not.
+    pub(super) async fn client(&self, auth: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.token.is_none() && self.session_check.is_none() {
             return Ok(());
         }
@@ -106,10 +146,22 @@ impl Gate {
             return Ok(());
         }
         match &self.session_check {
-            Some(check) => check.ask(headers).await,
-            None => Err(NOT_AUTHORISED),
+            // Browsers send cookies along with any page's websocket, whatever CORS says: the session
+            // of a user counts for the app's own pages and the listed ones, not for every page.
+            Some(check) if !self.is_any_page(headers) => check.ask(headers).await,
+            _ => Err(REFUSED),
         }
     }
+}
+
+/// `localhost` or an address, with or without a port.
+fn is_own_name(host: &str) -> bool {
+    let name = host.strip_suffix(|c: char| c.is_ascii_digit()).map_or(host, |_| {
+        let name = host.trim_end_matches(|c: char| c.is_ascii_digit());
+        name.strip_suffix(':').unwrap_or(host)
+    });
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// A page of the server that it talks to: same host and port. A proxy may have changed the scheme.
@@ -148,7 +200,7 @@ impl SessionCheck {
 
     /// Asks whether the session in a client's headers is a good one. A client without one is not
     /// asked about.
-    async fn ask(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+    async fn ask(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let shown: Vec<(HeaderName, HeaderValue)> = [COOKIE, AUTHORIZATION]
             .into_iter()
             .flat_map(|name| {
@@ -156,7 +208,7 @@ impl SessionCheck {
             })
             .collect();
         if shown.is_empty() {
-            return Err(NOT_AUTHORISED);
+            return Err(REFUSED);
         }
         let key = Sha256::of(&fingerprint(&shown));
         let admitted = if let Some(admitted) = self.known(key) {
@@ -164,12 +216,12 @@ impl SessionCheck {
         } else {
             let admitted = self.request(shown).await.map_err(|why| {
                 self.tell(&why);
-                CANNOT_CHECK
+                Refusal::ForNow("the session cannot be checked")
             })?;
             self.remember(key, admitted);
             admitted
         };
-        if admitted { Ok(()) } else { Err(NOT_AUTHORISED) }
+        if admitted { Ok(()) } else { Err(REFUSED) }
     }
 
     /// 2xx admits, 401, 403 and redirects (to a page for logging in) don't; the body is not read.
@@ -222,4 +274,21 @@ fn fingerprint(shown: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
         bytes.push(b'\n');
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine() {
+        for own in
+            ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:5055", "[::1]", "[::1]:5055"]
+        {
+            assert!(is_own_name(own), "{own}");
+        }
+        for other in ["", ":5055", "a", "a:5055", "localhost.a", "127.0.0.1.a:1", "localhosT1"] {
+            assert!(!is_own_name(other), "{other}");
+        }
+    }
 }

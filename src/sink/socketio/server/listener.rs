@@ -1,7 +1,9 @@
 //! The listening port: connections, what may be asked of them, and how much of it.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +21,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{error, info};
 
 use super::Settings;
@@ -29,7 +31,7 @@ use super::clients::Clients;
 use super::gate::Admission;
 use super::page::Page;
 use super::session::Sessions;
-use super::stream::Patient;
+use super::stream::{Patient, Switch};
 
 /// As the app's own server has them.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -54,6 +56,12 @@ const OTHER_PACKETS: usize = 16;
 /// Sessions and connections beyond those of the clients: some clients have two, some are on their
 /// way in or out.
 const SPARE: usize = 256;
+
+/// Bytes, before the kernel doubles them for its own needs.
+const SEND_BUFFER: u32 = 128 << 10;
+
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1024;
 
 /// How long to wait before trying to listen again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -84,6 +92,8 @@ pub(super) struct Listener {
     page: Option<Page>,
     sessions_max: usize,
     connections: Arc<Semaphore>,
+    connections_max: usize,
+    closing: watch::Sender<bool>,
     port: Mutex<Port>,
     bell: Arc<Bell>,
 }
@@ -92,6 +102,7 @@ impl Listener {
     pub(super) fn new(settings: &Settings, sessions: Arc<Sessions>, bell: Arc<Bell>) -> Self {
         let path = settings.path.trim_end_matches('/').to_owned();
         let sessions_max = settings.max_clients.saturating_add(SPARE);
+        let connections_max = (2 * sessions_max).min(Semaphore::MAX_PERMITS);
         let engine = EngineIoService::with_config(Arc::clone(&sessions), engine(settings, &path));
         Self {
             address: settings.listen,
@@ -101,7 +112,9 @@ impl Listener {
             page: settings.live_page.then(|| Page::new(&settings.path)),
             socketio_path: path,
             sessions_max,
-            connections: Arc::new(Semaphore::new((2 * sessions_max).min(Semaphore::MAX_PERMITS))),
+            connections: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
+            closing: watch::Sender::new(false),
             port: Mutex::new(Port::Opening),
             bell,
         }
@@ -119,6 +132,13 @@ impl Listener {
     /// Takes connections until the runtime ends.
     pub(super) async fn run(self: Arc<Self>) {
         let listener = self.listen().await;
+        tokio::select! {
+            () = self.clone().accept(listener) => {}
+            () = self.is_closing() => {}
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match listener.accept().await {
@@ -130,12 +150,18 @@ impl Listener {
         }
     }
 
+    /// Ends when what is being written over HTTP is written; websockets are not counted.
+    pub(super) async fn close(&self) {
+        self.closing.send_replace(true);
+        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
+        let _ = self.connections.acquire_many(all).await;
+    }
+
     /// Opens the port, however long that takes: a busy one is an alarm, never an end.
     async fn listen(&self) -> TcpListener {
         let mut told = None;
         loop {
-            let opened = TcpListener::bind(self.address).await;
-            match opened.and_then(|listener| Ok((listener.local_addr()?, listener))) {
+            match open(self.address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
                 Ok((address, listener)) => {
                     info!(%address, path = %format_args!("{}/", self.socketio_path), "Socket.IO clients can connect");
                     self.set_port(Port::Open(address));
@@ -162,22 +188,40 @@ impl Listener {
 
     async fn serve(self: Arc<Self>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(Patient::new(stream));
+        let switch = Switch::default();
+        // Who does not read does not answer pings either.
+        let patience = PING_INTERVAL + PING_TIMEOUT;
+        let io = TokioIo::new(Patient::new(stream, switch.clone(), patience));
         let service = service_fn(|request| {
-            let listener = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(listener.answer(request).await) }
+            let (listener, switch) = (Arc::clone(&self), switch.clone());
+            async move { Ok::<_, Infallible>(listener.answer(request, switch).await) }
         });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .max_buf_size(16 << 10)
+                .serve_connection(io, service)
+                .with_upgrades()
+        );
+        let ended = tokio::select! {
+            _ = connection.as_mut() => true,
+            () = self.is_closing() => false,
+        };
         // A client that goes away in the middle is its own business.
-        let _ = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(16 << 10)
-            .serve_connection(io, service)
-            .with_upgrades()
-            .await;
+        if !ended {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn is_closing(&self) {
+        let mut closing = self.closing.subscribe();
+        // The sender is this listener's own: it outlives the wait.
+        let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, switch: Switch) -> Answer {
         let path = request.uri().path();
         if let Some(page) = self.page.as_ref().and_then(|page| page.file(path)) {
             return page.map(Full::boxed);
@@ -186,14 +230,17 @@ impl Listener {
         if rest != Some("/") && rest != Some("") {
             return plain(StatusCode::NOT_FOUND, "not found\n");
         }
+        if !self.sessions.gate().host(request.headers()) {
+            return plain(StatusCode::FORBIDDEN, "not by this name: see SOCKETIO_CORS_ORIGINS\n");
+        }
         match self.sessions.gate().page(request.headers()) {
             Admission::Refused => plain(StatusCode::FORBIDDEN, "this origin may not connect\n"),
-            Admission::Silent => self.engine_answer(request).await,
+            Admission::Silent => self.engine_answer(request, switch).await,
             Admission::Said(origin) => {
                 let mut answer = if request.method() == Method::OPTIONS {
                     preflight()
                 } else {
-                    self.engine_answer(request).await
+                    self.engine_answer(request, switch).await
                 };
                 allow(origin, &mut answer);
                 answer
@@ -201,15 +248,17 @@ impl Listener {
         }
     }
 
-    async fn engine_answer(&self, request: Request<Incoming>) -> Answer {
+    async fn engine_answer(&self, mut request: Request<Incoming>, switch: Switch) -> Answer {
         let query = request.uri().query().unwrap_or_default();
+        let websocket = parameter(query, "transport") == Some("websocket");
         match parameter(query, "sid").map(str::parse) {
             None if self.sessions.open() >= self.sessions_max => {
                 return plain(StatusCode::SERVICE_UNAVAILABLE, "too many sessions\n");
             }
-            Some(Ok(id)) if parameter(query, "transport") == Some("websocket") => {
-                tokio::spawn(Arc::clone(&self.clients).upgrading(id, UPGRADE));
+            None if websocket => {
+                request.extensions_mut().insert(switch);
             }
+            Some(Ok(id)) if websocket => self.clients.upgrading(id, UPGRADE, switch),
             Some(Ok(id)) if request.method() == Method::GET => self.clients.polled(id),
             _ => {}
         }
@@ -228,6 +277,16 @@ impl Listener {
             Err(never) => match never {},
         }
     }
+}
+
+/// A small send buffer, so that a client that reads slowly is seen to read: the kernel tells of room
+/// only when a third of it is free.
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Engine.IO as the app's server speaks it, with queues that hold what a client's buffer may.

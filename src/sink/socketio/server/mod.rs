@@ -42,7 +42,7 @@ use crate::platform::clock::Clock;
 use crate::sink::{Health, Message, Sink, State};
 
 /// How long the connections may take for their farewell.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How often clients that do not read are told of.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
@@ -97,6 +97,7 @@ pub struct ServerSink {
     trouble: Option<(State, String, i64)>,
     /// When the client that holds everyone up is given up.
     full_until: Option<Instant>,
+    draining: bool,
     delivered_to_nobody: u64,
     given_up: u64,
     given_up_told: Option<Instant>,
@@ -142,6 +143,7 @@ impl ServerSink {
             begun: false,
             trouble: None,
             full_until: None,
+            draining: false,
             delivered_to_nobody: 0,
             given_up: 0,
             given_up_told: None,
@@ -272,11 +274,17 @@ impl Sink for ServerSink {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if !self.settled.is_empty() {
+            // What was published in this turn is settled already.
+            return Some(self.clock.now());
+        }
         let grace = self.grace.filter(|_| !self.begun && !self.queue.is_empty());
-        [self.full_until, grace].into_iter().flatten().min()
+        let stall = if self.draining { self.clients.next_stall() } else { None };
+        [self.full_until, grace, stall].into_iter().flatten().min()
     }
 
     fn drain(&mut self) -> bool {
+        self.draining = true;
         self.give_up(usize::MAX);
         self.clients.is_drained()
     }
@@ -312,6 +320,7 @@ impl Drop for ServerSink {
                     for socket in everyone {
                         socket.closed().await;
                     }
+                    self.listener.close().await;
                 };
                 // Who has not heard it by then notices that the connection is gone.
                 let _ = tokio::time::timeout(FAREWELL, closed).await;

@@ -1,7 +1,7 @@
 //! A connection's life: opened, joined the namespace with a right to, gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use engineioxide::{Socket, Str};
 use tracing::debug;
 
 use super::clients::Clients;
-use super::gate::Gate;
+use super::gate::{Gate, Refusal};
 use super::packet::{self, ROOT, Received};
 
 /// How long a session may take to become a client.
@@ -23,22 +23,29 @@ pub(super) struct Session {
     /// It is being decided upon.
     joining: AtomicBool,
     joined: AtomicBool,
+    refusals: AtomicUsize,
 }
+
+/// How often a session may be told no. More than this could fill its queue, which holds events too.
+const REFUSALS_MAX: usize = 8;
+
+/// A namespace is repeated in its refusal; nobody's is longer.
+const NAMESPACE_BYTES_MAX: usize = 128;
 
 /// What happens on connections.
 pub(super) struct Sessions {
     clients: Arc<Clients>,
-    gate: RwLock<Arc<Gate>>,
+    gate: Arc<Gate>,
     open: AtomicUsize,
 }
 
 impl Sessions {
     pub(super) fn new(clients: Arc<Clients>, gate: Gate) -> Self {
-        Self { clients, gate: RwLock::new(Arc::new(gate)), open: AtomicUsize::new(0) }
+        Self { clients, gate: Arc::new(gate), open: AtomicUsize::new(0) }
     }
 
     pub(super) fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.gate)
     }
 
     pub(super) fn clients(&self) -> Arc<Clients> {
@@ -63,13 +70,27 @@ impl Sessions {
                     socket.data.joined.store(true, Ordering::Release);
                     debug!(session = %socket.id, transport = ?socket.transport_type(), "a client joined");
                 }
-                Err(why) => {
+                Err(Refusal::ForNow(why)) => {
+                    debug!(session = %socket.id, why, "a client was sent away for now");
+                    socket.close(DisconnectReason::TransportClose);
+                }
+                Err(Refusal::Final(why)) => {
                     debug!(session = %socket.id, why, "a client was refused");
-                    let _ = socket.emit(packet::refused(ROOT, why));
+                    refuse(&socket, ROOT, why);
                     socket.data.joining.store(false, Ordering::Release);
                 }
             }
         });
+    }
+}
+
+/// Says no, but not without end: what is not read stays in memory.
+fn refuse(socket: &Socket<Session>, namespace: &str, why: &str) {
+    let refusals = socket.data.refusals.fetch_add(1, Ordering::AcqRel);
+    if refusals < REFUSALS_MAX && namespace.len() <= NAMESPACE_BYTES_MAX {
+        let _ = socket.emit(packet::refused(namespace, why));
+    } else {
+        socket.close(DisconnectReason::PacketParsingError);
     }
 }
 
@@ -95,9 +116,7 @@ impl EngineIoHandler for Sessions {
     fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket<Session>>) {
         match packet::parse(&message) {
             Received::Connect { namespace: ROOT, auth } => self.join(auth, socket),
-            Received::Connect { namespace, .. } => {
-                let _ = socket.emit(packet::refused(namespace, "Invalid namespace"));
-            }
+            Received::Connect { namespace, .. } => refuse(&socket, namespace, "Invalid namespace"),
             Received::Disconnect { namespace: ROOT } => {
                 socket.close(DisconnectReason::TransportClose);
             }
