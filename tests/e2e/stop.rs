@@ -110,7 +110,10 @@ fn pr_04_a_second_sigterm_ends_at_once_with_70() {
     bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "60000");
     bridge.append().events(0..10);
     let mut daemon = bridge.start();
-    daemon.wait_for_log("following the input");
+    // With nothing in flight, the first signal would end it.
+    wait_for("lines in flight", || {
+        (bridge.status()["ledger"]["lines"]["pending"] == 10).then_some(())
+    });
     daemon.signal("TERM");
     daemon.wait_for_log("stopping");
     assert!(daemon.is_running());
