@@ -132,7 +132,7 @@ fn si_05_killed_every_two_seconds_nothing_is_missing_and_the_position_is_never_a
     let (daemon, began) = (relay.bridge.start(), Instant::now());
     let mut ends = BTreeMap::from([(0, 0)]);
     let mut input = relay.bridge.append();
-    let mut offset = 0;
+    let (mut offset, mut before) = (0, 0);
     for block in 0..10 {
         for number in block * COUNT / 10..(block + 1) * COUNT / 10 {
             offset += events::event(number).len() as u64 + 1;
@@ -149,6 +149,11 @@ fn si_05_killed_every_two_seconds_nothing_is_missing_and_the_position_is_never_a
             std::thread::park_timeout(Duration::from_millis(50));
         }
         if block % 2 == 1 {
+            // Not before this life of the app has taken something.
+            wait_for("an acknowledgement", || {
+                let taken = relay.numbers("acknowledged").len();
+                (taken > before).then(|| before = taken)
+            });
             drop(app);
             app = relay.app(&[]);
         }
