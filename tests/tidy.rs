@@ -38,7 +38,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("base64", &["src/sink/rejects.rs"]),
     ("bytes", &["src/domain/framing.rs", "src/sink/socketio/"]),
     ("clap", &["src/cli/args.rs", "src/cli/mod.rs"]),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("notify", &["src/source/watch.rs"]),
     ("rdkafka", &["src/sink/kafka/"]),
     ("reqwest", &["src/sink/socketio/server/gate.rs"]),
+    ("rust_socketio", &["src/sink/socketio/relay/link.rs"]),
     ("rustix", &["src/platform/"]),
     ("sha2", &["src/domain/"]),
     ("signal_hook", &["src/service/signals.rs"]),

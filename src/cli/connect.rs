@@ -19,7 +19,7 @@ use crate::platform::access::{free_bytes, may, user_id};
 use crate::platform::fs::{FileKind, Fs as _, RealFs};
 use crate::sink::finding::{Finding, Level, quoted};
 use crate::sink::kafka;
-use crate::sink::socketio::server;
+use crate::sink::socketio::{relay, server};
 use crate::telemetry::server as status_server;
 
 /// The lock's name in the state directory.
@@ -44,7 +44,8 @@ pub(super) fn connect(settings: &Settings) -> Exit {
             let server = super::run::server_settings(settings, socketio);
             server::inspect(&server, listens_at(settings))
         }
-        (None, _) => vec![Finding::new(Level::Error, super::run::NO_RELAY)],
+        (None, Some(socketio)) => relay::inspect(&super::run::relay_settings(socketio)),
+        (None, None) => Vec::new(),
     };
     exit.max(show(&found))
 }

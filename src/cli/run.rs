@@ -15,7 +15,7 @@ use crate::checkpoint::writer::{RejectedLine, StateWriter};
 use crate::config;
 use crate::config::{
     CorsOrigins, EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose,
-    Settings, Severity, SocketIoSettings, Via,
+    RelayUrl, Settings, Severity, SocketIoSettings, Via,
 };
 use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
@@ -26,6 +26,8 @@ use crate::service::signals;
 use crate::sink::Sink;
 use crate::sink::kafka::{self, KafkaSink, Librdkafka, Reports};
 use crate::sink::rejects::RejectsFile;
+use crate::sink::socketio::THREADS;
+use crate::sink::socketio::relay::{self, RelaySink};
 use crate::sink::socketio::server::{self, ServerSink};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::log::{self, Format};
@@ -34,9 +36,6 @@ use crate::telemetry::snapshot::Latest;
 
 /// The status socket's name.
 pub(super) const STATUS_SOCKET: &str = "status.sock";
-
-/// What the relay has to say for itself.
-pub(super) const NO_RELAY: &str = "SOCKETIO_VIA = 'relay' is not built yet; 'server' is";
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -80,10 +79,8 @@ enum Failure {
     State(#[from] StateError),
     #[error("the Kafka settings are not accepted: {0}")]
     Kafka(String),
-    #[error("cannot start the Socket.IO server: {0}")]
+    #[error("cannot start Socket.IO: {0}")]
     SocketIo(String),
-    #[error("{NO_RELAY}")]
-    NotBuilt,
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
@@ -93,7 +90,6 @@ impl Failure {
         match self {
             Self::State(error) => state_exit(error),
             Self::Kafka(_) => Exit::Config,
-            Self::NotBuilt => Exit::Unavailable,
             Self::SocketIo(_) | Self::Io(_) => Exit::Io,
         }
     }
@@ -197,24 +193,39 @@ fn sink(
     clock: &Arc<dyn Clock>,
     mailbox: &Mailbox,
 ) -> Result<Box<dyn Sink>, Failure> {
-    match (&settings.kafka, &settings.socketio) {
-        (Some(kafka), _) => Ok(Box::new(kafka_sink(settings, kafka, clock, mailbox)?)),
-        (None, Some(socketio)) if socketio.via == Via::Server => {
-            let (files, clients) = (raise_file_limit(), socketio.max_clients as u64);
-            // Each client may have two connections for a while; the rest is the daemon's own.
-            if files < 2 * clients + 100 {
-                warn!(
-                    files,
-                    clients, "SOCKETIO_MAX_CLIENTS needs more open files than LimitNOFILE allows"
-                );
-            }
-            let bell = mailbox.clone();
-            let ring = Box::new(move || bell.post(Event::SinkReported));
-            let server = server_settings(settings, socketio);
-            let sink = ServerSink::new(server, Arc::clone(clock), ring);
-            Ok(Box::new(sink.map_err(Failure::SocketIo)?))
-        }
-        (None, _) => Err(Failure::NotBuilt),
+    if let Some(kafka) = &settings.kafka {
+        return Ok(Box::new(kafka_sink(settings, kafka, clock, mailbox)?));
+    }
+    let Some(socketio) = &settings.socketio else {
+        return Err(Failure::SocketIo("its settings are missing".to_owned()));
+    };
+    let bell = mailbox.clone();
+    let ring = Box::new(move || bell.post(Event::SinkReported));
+    if socketio.via == Via::Relay {
+        return Ok(Box::new(RelaySink::new(&relay_settings(socketio), Arc::clone(clock), ring)));
+    }
+    let (files, clients) = (raise_file_limit(), socketio.max_clients as u64);
+    // Each client may have two connections for a while; the rest is the daemon's own.
+    if files < 2 * clients + 100 {
+        warn!(files, clients, "SOCKETIO_MAX_CLIENTS needs more open files than LimitNOFILE allows");
+    }
+    let server = server_settings(settings, socketio);
+    let sink = ServerSink::new(server, Arc::clone(clock), ring);
+    Ok(Box::new(sink.map_err(Failure::SocketIo)?))
+}
+
+/// The relay's share of the settings.
+pub(super) fn relay_settings(socketio: &SocketIoSettings) -> relay::Settings {
+    relay::Settings {
+        target: match &socketio.url {
+            RelayUrl::Http(url) => relay::Target::Url(url.0.clone()),
+            RelayUrl::Unix(path) => relay::Target::Unix(path.clone()),
+        },
+        namespace: socketio.namespace.clone(),
+        auth_token: socketio.auth_token.as_ref().map(|token| token.0.clone()),
+        ack_timeout: socketio.ack_timeout,
+        batch_max_events: socketio.batch_max_events,
+        max_event_age: socketio.max_event_age,
     }
 }
 
@@ -339,7 +350,7 @@ fn format(format: LogFormat) -> Format {
 fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    if thread == server::THREADS {
+    if thread == THREADS {
         error!(place, "a bug: serving a connection panicked; the connection is lost");
         return;
     }

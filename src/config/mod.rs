@@ -42,7 +42,7 @@ pub use self::kafka::{EventTimestamp, KafkaSettings, Property};
 pub use self::problem::{ConfigProblems, Origin, Problem, Scope, Severity};
 pub use self::sample::sample_env;
 pub use self::settings::{Listen, LogFormat, LogLevel, Mode, Settings, StartAt};
-pub use self::socketio::{CorsOrigins, Secret, SocketIoSettings, Via};
+pub use self::socketio::{CorsOrigins, RelayUrl, Secret, SocketIoSettings, Via};
 pub use self::vars::{Environment, ProcessEnvironment};
 
 /// What was found.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys;
@@ -29,6 +30,15 @@ pub enum CorsOrigins {
     Any,
     /// These, as browsers name them: scheme, host and port without the default one.
     These(Vec<String>),
+}
+
+/// Where the app's own server is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RelayUrl {
+    /// `http(s)://…`. It may hold credentials by mistake.
+    Http(Secret),
+    /// `unix:/path`.
+    Unix(PathBuf),
 }
 
 /// A text that is never printed.
@@ -70,6 +80,14 @@ pub struct SocketIoSettings {
     pub max_event_age: Option<Duration>,
     /// `SOCKETIO_LIVE_PAGE`.
     pub live_page: bool,
+    /// `SOCKETIO_URL`.
+    pub url: RelayUrl,
+    /// `SOCKETIO_NAMESPACE`.
+    pub namespace: String,
+    /// `SOCKETIO_ACK_TIMEOUT_MS`.
+    pub ack_timeout: Duration,
+    /// `SOCKETIO_BATCH_MAX_EVENTS`.
+    pub batch_max_events: usize,
 }
 
 /// The settings; `None`: something is wrong, which is reported.
@@ -95,6 +113,18 @@ pub(super) fn build(values: &Values) -> Option<SocketIoSettings> {
         max_event_age: seconds("SOCKETIO_MAX_EVENT_AGE_SECONDS")
             .map(|age| (!age.is_zero()).then_some(age))?,
         live_page: is_on("SOCKETIO_LIVE_PAGE")?,
+        url: relay_url(values)?,
+        namespace: values.get("SOCKETIO_NAMESPACE")?,
+        ack_timeout: millis("SOCKETIO_ACK_TIMEOUT_MS")?,
+        batch_max_events: values.number("SOCKETIO_BATCH_MAX_EVENTS")?,
+    })
+}
+
+fn relay_url(values: &Values) -> Option<RelayUrl> {
+    let url = values.get("SOCKETIO_URL")?;
+    Some(match url.strip_prefix("unix:") {
+        Some(path) => RelayUrl::Unix(path.into()),
+        None => RelayUrl::Http(Secret(url)),
     })
 }
 
@@ -113,13 +143,19 @@ fn cors_origins(values: &Values) -> Vec<String> {
 pub(super) fn check(values: &Values, problems: &mut Vec<Problem>) {
     let mut check = Check { values, problems };
     check.names();
-    if via(values) != Some(Via::Server) {
-        return;
+    match via(values) {
+        Some(Via::Server) => {
+            check.ports();
+            check.strangers();
+            check.origins();
+            check.path();
+        }
+        Some(Via::Relay) => {
+            check.relay_url();
+            check.namespace();
+        }
+        None => {}
     }
-    check.ports();
-    check.strangers();
-    check.origins();
-    check.path();
 }
 
 struct Check<'a> {
@@ -193,6 +229,36 @@ impl Check<'_> {
         }
     }
 
+    fn relay_url(&mut self) {
+        let Some(RelayUrl::Http(Secret(url))) = relay_url(self.values) else { return };
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let why = if authority.contains('@') {
+            "has a user name, which is not sent: what shows the app who the bridge is is \
+             SOCKETIO_AUTH_TOKEN"
+        } else if rest.contains(['?', '#']) {
+            "has a query, which is the Socket.IO client's own"
+        } else if authority.starts_with(':') || has_odd_port(authority) {
+            "is not http(s)://host:port"
+        } else {
+            return;
+        };
+        self.error("SOCKETIO_URL", why.to_owned());
+    }
+
+    /// `/` is the namespace of the app's own clients: nothing there says who may hand events in.
+    fn namespace(&mut self) {
+        let Some(namespace) = self.values.get("SOCKETIO_NAMESPACE") else { return };
+        let why = if namespace.trim_matches('/').is_empty() {
+            "is the namespace of the app's own clients: the relay needs one of its own"
+        } else if namespace.contains([',', '?', '#', '"', '\\']) {
+            "has a character that a namespace does not have"
+        } else {
+            return;
+        };
+        self.error("SOCKETIO_NAMESPACE", why.to_owned());
+    }
+
     fn path(&mut self) {
         let Some(path) = self.values.get("SOCKETIO_PATH") else { return };
         if path.contains(['?', '#', '%', '"', '<']) {
@@ -218,6 +284,13 @@ fn is_origin(origin: &str) -> bool {
     }
     let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']))
+}
+
+/// Whether what follows the host is no port.
+fn has_odd_port(authority: &str) -> bool {
+    // An IPv6 address has colons, and brackets around it.
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    after_host.split_once(':').is_some_and(|(_, port)| !matches!(port.parse::<u16>(), Ok(1..)))
 }
 
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {

@@ -376,6 +376,50 @@ fn bad_settings_of_socketio() {
 }
 
 #[test]
+fn bad_settings_of_the_relay() {
+    const URL: &str = "SOCKETIO_URL";
+    const NAMESPACE: &str = "SOCKETIO_NAMESPACE";
+    for (key, value, why) in [
+        (URL, "ftp://a", "neither http"),
+        (URL, "unix:app.sock", "absolute"),
+        (URL, "http://bridge@app", "has a user name"),
+        (URL, "http://app/?x=1", "has a query"),
+        (URL, "http://app:x", "not http(s)://host:port"),
+        (URL, "http://app:0", "not http(s)://host:port"),
+        (URL, "http://:80", "not http(s)://host:port"),
+        (NAMESPACE, "bridge", "begin with /"),
+        (NAMESPACE, "/", "one of its own"),
+        (NAMESPACE, "/a,b", "a namespace does not have"),
+        ("SOCKETIO_ACK_TIMEOUT_MS", "0", "out of range"),
+        ("SOCKETIO_BATCH_MAX_EVENTS", "0", "out of range"),
+    ] {
+        let text = format!("{key}={value}\nSOCKETIO_VIA=relay");
+        check(&text, Some(key), Some(1), why, (Severity::Error, Scope::SocketIo));
+    }
+    // What only the relay minds is no matter for the server, nor the other way round.
+    for text in ["SOCKETIO_NAMESPACE=/", "SOCKETIO_VIA=relay\nSOCKETIO_LISTEN=0.0.0.0:5055"] {
+        assert_eq!(shown(&World::of(text).load()), "");
+    }
+}
+
+#[test]
+fn the_relay_set() {
+    let text = "SOCKETIO_VIA=relay\nSOCKETIO_URL=unix:/run/app.sock\nSOCKETIO_NAMESPACE=/b\n\
+                SOCKETIO_ACK_TIMEOUT_MS=5\nSOCKETIO_BATCH_MAX_EVENTS=7\nSOCKETIO_AUTH_TOKEN=t\n";
+    let loaded = World::of(text).load();
+    let relay = loaded.for_run().unwrap().socketio.unwrap();
+    assert_eq!((relay.via, relay.url), (Via::Relay, RelayUrl::Unix("/run/app.sock".into())));
+    assert_eq!((relay.namespace.as_str(), relay.batch_max_events), ("/b", 7));
+    assert_eq!(relay.ack_timeout, Duration::from_millis(5));
+    assert_eq!(relay.auth_token, Some(Secret("t".to_owned())));
+    for url in ["https://[::1]:8443/app/socket.io/", "http://app"] {
+        let loaded = World::of(&format!("SOCKETIO_VIA=relay\nSOCKETIO_URL={url}")).load();
+        let relay = loaded.for_run().unwrap().socketio.unwrap();
+        assert_eq!(relay.url, RelayUrl::Http(Secret(url.to_owned())));
+    }
+}
+
+#[test]
 fn a_broken_setting_of_the_other_mode_is_a_warning() {
     let broken = "KAFKA_PRODUCER_LINGER_MS=fast\nKAFKA_TOPIC=x\nKAFKA_SASL_PASSWORD='\n";
     let world = World::of(broken);
@@ -454,6 +498,10 @@ fn defaults() {
             start_grace: Duration::from_secs(10),
             max_event_age: None,
             live_page: false,
+            url: RelayUrl::Http(Secret("http://127.0.0.1:5000".to_owned())),
+            namespace: "/openalgo-bridge".to_owned(),
+            ack_timeout: Duration::from_secs(10),
+            batch_max_events: 256,
         }),
     };
     assert_eq!(settings, expected);

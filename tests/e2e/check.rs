@@ -221,7 +221,9 @@ fn connect(bridge: &Bridge) -> (Option<i32>, String) {
 fn assert_green(bridge: &Bridge) -> String {
     let (code, found) = connect(bridge);
     assert_eq!(code, Some(0), "{found}");
-    assert!(found.lines().all(|line| line.starts_with("ok: ")), "{found}");
+    // There is no app here, and so no kit.
+    let no_kit = "note: writer: no word from a kit: is the app running without it?";
+    assert!(found.lines().all(|line| line.starts_with("ok: ") || line == no_kit), "{found}");
     found
 }
 

@@ -18,6 +18,7 @@ mod crash;
 mod files;
 mod outage;
 mod poison;
+mod relay;
 mod samples;
 mod socketio;
 mod state;

@@ -210,12 +210,3 @@ fn ck_08_an_unreadable_checkpoint_is_65_for_show_and_a_fresh_read_for_run() {
     assert_eq!(consumer.numbers(), [0, 1, 2, 0, 1, 2], "duplicates, never loss");
     assert!(bridge.state().join("checkpoint.json.corrupt-1").exists());
 }
-
-#[test]
-fn the_relay_is_not_built_yet_and_says_so() {
-    let mut bridge = Bridge::socketio();
-    bridge.set("SOCKETIO_VIA", "relay");
-    let output = bridge.run(&["run"]);
-    assert_eq!(output.status.code(), Some(69));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not built yet"));
-}

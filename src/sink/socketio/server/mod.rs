@@ -39,6 +39,7 @@ use self::session::{Session, Sessions};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::Outcome;
 use crate::platform::clock::Clock;
+use crate::sink::socketio::THREADS;
 use crate::sink::{Health, Message, Sink, State};
 
 /// How long the connections may take for their farewell.
@@ -252,9 +253,6 @@ impl ServerSink {
         }
     }
 }
-
-/// The name of the threads that connections are served on.
-pub const THREADS: &str = "socketio";
 
 impl Sink for ServerSink {
     fn publish(&mut self, id: RecordId, message: Message) {
