@@ -76,7 +76,8 @@ group.initial.rebalance.delay.ms=0
 PROPERTIES
   printf '127.0.0.1:%s\n' "$port" >"$dir/bootstrap"
   local id
-  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_')
+  # Of the URL's alphabet without `-`: one at the start would be taken for an option, one run in 64.
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'xy')
   java "${kafka[@]}" kafka.tools.StorageTool format -t "${id%==}" -c "$dir/server.properties" >"$dir/broker.log" 2>&1 \
     || fail
 }
