@@ -159,12 +159,7 @@ while ((missing > 0 || $(lines_of "$work/arrived") < in_topic)) && ((SECONDS < d
 done
 check_bridge
 show_state
-stopped_at=${EPOCHREALTIME/./}
-end "$bridge_pid"
-bridge_code=0
-wait "$bridge_pid" || bridge_code=$?
-bridge_pid=''
-stop_ms=$(((${EPOCHREALTIME/./} - stopped_at) / 1000))
+stop_bridge
 end "$consumer_pid"
 take_stock # the last word: after the daemon's end
 

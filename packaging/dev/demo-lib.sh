@@ -66,6 +66,16 @@ run_bridge() {
   bridge_pid=$!
 }
 
+# Sets bridge_code and stop_ms.
+stop_bridge() {
+  local stopped_at=${EPOCHREALTIME/./}
+  end "$bridge_pid"
+  bridge_code=0
+  wait "$bridge_pid" || bridge_code=$?
+  bridge_pid=''
+  stop_ms=$(((${EPOCHREALTIME/./} - stopped_at) / 1000))
+}
+
 check_bridge() {
   kill -0 "$bridge_pid" 2>/dev/null && return
   local code=0

@@ -155,12 +155,7 @@ while ((missing > 0)) && ((SECONDS < deadline)); do
   take_stock
 done
 check_bridge
-stopped_at=${EPOCHREALTIME/./}
-end "$bridge_pid"
-bridge_code=0
-wait "$bridge_pid" || bridge_code=$?
-bridge_pid=''
-stop_ms=$(((${EPOCHREALTIME/./} - stopped_at) / 1000))
+stop_bridge
 take_stock
 
 printf '\n%sSummary%s\n' "$bold" "$plain"

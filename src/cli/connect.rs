@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::writer::Writer;
+use super::writer::{SILENCE, Writer};
 use super::{Exit, print, state_exit};
 use crate::checkpoint::store::{StateError, Store};
 use crate::config::{Settings, Via};
@@ -179,9 +179,7 @@ fn writer(path: &Path) -> Finding {
             Finding::new(Level::Warning, format_args!("writer: {writer}"))
         }
         Some(writer) => Finding::new(Level::Ok, format_args!("writer: {writer}")),
-        None => {
-            Finding::new(Level::Note, "writer: no word from a kit: is the app running without it?")
-        }
+        None => Finding::new(Level::Note, format_args!("writer: {SILENCE}")),
     }
 }
 

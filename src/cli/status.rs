@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::args::{Arguments, Status};
 use super::run::STATUS_SOCKET;
-use super::writer::Writer;
+use super::writer::{SILENCE, Writer};
 use super::{Exit, complain, load, note, print};
 use crate::config::{Purpose, Settings};
 use crate::telemetry::server;
@@ -125,10 +125,7 @@ fn to_text(status: &Value) -> String {
 
 /// What the app's side says.
 fn writer(events: &Path) -> String {
-    Writer::of(events).map_or_else(
-        || "no word from a kit: is the app running without it?".to_owned(),
-        |writer| writer.to_string(),
-    )
+    Writer::of(events).map_or_else(|| SILENCE.to_owned(), |writer| writer.to_string())
 }
 
 /// What is on its way, and to whom.

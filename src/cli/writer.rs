@@ -10,6 +10,9 @@ use crate::platform::fs::{Fs as _, RealFs};
 /// Larger than what the kit writes.
 const SIZE_LIMIT: u64 = 64 << 10;
 
+/// What is said of a writer that says nothing. Other programs than the app may write.
+pub(super) const SILENCE: &str = "no word from a kit: is the app running without it?";
+
 /// What the kit counted since the app loaded it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Writer {

@@ -10,7 +10,7 @@ use super::{Pipeline, Progress};
 use crate::domain::acks::RecordId;
 use crate::domain::ledger::Amount;
 use crate::platform::clock::format_utc;
-use crate::sink::State;
+use crate::sink::{Health, State};
 use crate::telemetry::snapshot::{
     CheckpointStatus, Input, Latest, LedgerStatus, ListenStatus, LostStatus, ModeSwitchStatus,
     SinkStatus, Snapshot,
@@ -113,18 +113,19 @@ impl Pipeline {
 
     fn snapshot(&self) -> Snapshot {
         let (state, reason) = self.reporter.state.clone();
+        let sink = self.edges.sink.health();
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             state_dir: self.reporter.state_dir.clone(),
             mode: self.settings.mode,
-            listen: ListenStatus { http: None, socketio: self.edges.sink.health().listening },
+            listen: ListenStatus { http: None, socketio: sink.listening },
             state,
             reason,
             since: Some(format_utc(self.reporter.since_ms)),
             input: self.input_status(),
             ledger: LedgerStatus::new(&self.ledger, self.pending(), self.lost_status()),
-            sink: self.sink_status(),
+            sink: self.sink_status(sink),
             checkpoint: self.checkpoint_status(),
         }
     }
@@ -159,8 +160,7 @@ impl Pipeline {
         self.lost.iter().map(status).collect()
     }
 
-    fn sink_status(&self) -> SinkStatus {
-        let health = self.edges.sink.health();
+    fn sink_status(&self, health: Health) -> SinkStatus {
         SinkStatus {
             kind: self.settings.sink_name,
             state: health.state.as_str(),

@@ -3,10 +3,11 @@
 pub mod finding;
 pub mod kafka;
 pub mod rejects;
+mod reports;
 pub mod socketio;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::Outcome;
@@ -94,6 +95,12 @@ impl Message {
     /// The object under `data`, as it stands in the line.
     pub fn data(&self) -> &[u8] {
         &self.payload()[self.data.0 as usize..self.data.1 as usize]
+    }
+
+    /// Whether its time lies further back than `age`.
+    pub fn is_older_than(&self, age: Duration, now_ms: i64) -> bool {
+        let age_ms = now_ms.saturating_sub(self.event_time_ms);
+        u128::try_from(age_ms).is_ok_and(|is| is > age.as_millis())
     }
 
     /// The line's name for ever.

@@ -314,6 +314,16 @@ fn the_apps_session_lets_in_and_an_answer_holds_for_a_while() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// Where polling clients begin.
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// The id of a new session over polling.
+fn polling_session(address: &str) -> String {
+    let opened = request(address, "GET", POLLING, "");
+    let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    id.expect("a session").to_owned()
+}
+
 /// Status line and headers of the answer to a request.
 fn request(address: &str, method: &str, target: &str, headers: &str) -> String {
     request_with(address, method, target, headers, "")
@@ -338,11 +348,11 @@ fn without_token_and_session_only_this_machines_own_names_are_answered() {
     bridge.set("SOCKETIO_CORS_ORIGINS", "https://listed.example");
     let daemon = bridge.start();
     let address = bridge.address();
-    let open = "/socket.io/?EIO=4&transport=polling";
     let with = |host: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {open} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {POLLING} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
@@ -357,7 +367,7 @@ fn without_token_and_session_only_this_machines_own_names_are_answered() {
     assert_eq!(daemon.stop(), 0);
     bridge.set("SOCKETIO_AUTH_TOKEN", "t0ken");
     let daemon = bridge.start();
-    let answer = request(&bridge.address(), "GET", open, "");
+    let answer = request(&bridge.address(), "GET", POLLING, "");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(daemon.stop(), 0);
 }
@@ -367,10 +377,8 @@ fn sigterm_waits_for_the_answer_that_a_polling_client_is_reading() {
     let bridge = Bridge::socketio();
     let daemon = bridge.start();
     let address = bridge.address();
-    let polling = "/socket.io/?EIO=4&transport=polling";
-    let opened = request(&address, "GET", polling, "");
-    let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    let target = format!("{polling}&sid={id}");
+    let id = polling_session(&address);
+    let target = format!("{POLLING}&sid={id}");
     assert!(request_with(&address, "POST", &target, "", "40").starts_with("HTTP/1.1 200"));
     wait_for("the client", || (bridge.status()["sink"]["clients"] == 1).then_some(()));
     let _ping_and_welcome = request(&address, "GET", &target, "");
@@ -399,8 +407,7 @@ fn pages_of_other_origins_may_connect_only_if_they_are_listed() {
     bridge.set("SOCKETIO_CORS_ORIGINS", "https://a.example, http://b.example:8080/");
     let daemon = bridge.start();
     let address = bridge.address();
-    let open = "/socket.io/?EIO=4&transport=polling";
-    let with = |origin: &str| request(&address, "GET", open, &format!("Origin: {origin}\r\n"));
+    let with = |origin: &str| request(&address, "GET", POLLING, &format!("Origin: {origin}\r\n"));
     for listed in ["https://a.example", "http://b.example:8080"] {
         let answer = with(listed).to_lowercase();
         assert!(answer.starts_with("http/1.1 200"), "{answer}");
@@ -416,14 +423,14 @@ fn pages_of_other_origins_may_connect_only_if_they_are_listed() {
         let refused = Client::open(&address, &[("Origin", other)]).err();
         assert!(refused.is_some_and(|why| why.contains("403")), "{other} over websocket");
     }
-    let preflight = request(&address, "OPTIONS", open, "Origin: https://a.example\r\n");
+    let preflight = request(&address, "OPTIONS", POLLING, "Origin: https://a.example\r\n");
     assert!(preflight.starts_with("HTTP/1.1 204"), "{preflight}");
     bridge.append().events([0]);
     assert_eq!(daemon.stop(), 0);
 
     bridge.set("SOCKETIO_CORS_ORIGINS", "*");
     let daemon = bridge.start();
-    let answer = request(&bridge.address(), "GET", open, "Origin: https://any.example\r\n");
+    let answer = request(&bridge.address(), "GET", POLLING, "Origin: https://any.example\r\n");
     assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
     assert!(
         !answer.contains("allow-credentials"),
@@ -622,11 +629,10 @@ fn a_client_that_joins_while_it_goes_over_to_websocket_gets_what_comes_meanwhile
     let bridge = Bridge::socketio();
     let daemon = bridge.start();
     let address = bridge.address();
-    let polling = "/socket.io/?EIO=4&transport=polling";
-    let opened = request(&address, "GET", polling, "");
-    let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let id = polling_session(&address);
+    let target = format!("{POLLING}&sid={id}");
     let mut client = Client::connect(&address, &format!("&sid={id}"), &[]).unwrap();
-    let joined = request_with(&address, "POST", &format!("{polling}&sid={id}"), "", "40");
+    let joined = request_with(&address, "POST", &target, "", "40");
     assert!(joined.starts_with("HTTP/1.1 200"), "{joined}");
     wait_for("the client", || (bridge.status()["sink"]["clients"] == 1).then_some(()));
     bridge.append().events([0]);

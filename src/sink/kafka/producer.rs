@@ -1,10 +1,7 @@
 //! The sink's seam to librdkafka: what it asks of a producer, and what producers report.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use crate::domain::envelope::Rejection;
-use crate::sink::Message;
+use crate::sink::{Message, reports};
 
 /// A producer as the sink needs it.
 pub trait Producer: Send {
@@ -93,41 +90,5 @@ pub enum Report {
     Probed(Result<(), String>),
 }
 
-/// Where reports are put down. Cheap to clone.
-#[derive(Clone)]
-pub struct Reports {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    reports: Mutex<Vec<Report>>,
-    /// The owner was rung and has not taken the reports yet.
-    rung: AtomicBool,
-    ring: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Reports {
-    /// An empty place; `ring` is called when there is something.
-    pub fn new(ring: Box<dyn Fn() + Send + Sync>) -> Self {
-        let (reports, rung) = (Mutex::default(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { reports, rung, ring }) }
-    }
-
-    /// Puts a report down. What is there is bounded by the records in flight.
-    pub fn post(&self, report: Report) {
-        self.lock().push(report);
-        if !self.shared.rung.swap(true, Ordering::AcqRel) {
-            (self.shared.ring)();
-        }
-    }
-
-    pub(super) fn take(&self, into: &mut Vec<Report>) {
-        self.shared.rung.store(false, Ordering::Release);
-        std::mem::swap(&mut *self.lock(), into);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
-        // A list is whole whenever its lock is free.
-        self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Where producers put their reports down.
+pub type Reports = reports::Reports<Report>;

@@ -105,7 +105,9 @@ fn join(settings: &Settings) -> Finding {
         if rung.recv_timeout(left).is_err() {
             return about(Level::Error, "no answer").mended_by(mend(settings));
         }
-        for Report { said, .. } in reports.take() {
+        let mut said = Vec::new();
+        reports.take(&mut said);
+        for Report { said, .. } in said {
             return match said {
                 Said::Joined if settings.auth_token.is_some() => {
                     about(Level::Ok, "the app lets the bridge in with its token")

@@ -7,7 +7,7 @@
 //! only what is proven is used: websocket alone, no reconnecting, one acknowledgement at a time.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rust_socketio::asynchronous::{Client, ClientBuilder};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::Settings;
 use super::batch::shortened;
 use super::forward::Forwarder;
+use crate::sink::reports;
 use crate::sink::socketio::THREADS;
 
 /// The event that a batch is.
@@ -65,38 +66,8 @@ pub(super) enum Said {
     Lost(String),
 }
 
-/// Where reports are put down. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Reports {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    reports: Mutex<Vec<Report>>,
-    ring: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Reports {
-    /// An empty place; `ring` is called when there is something.
-    pub(super) fn new(ring: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { shared: Arc::new(Shared { reports: Mutex::default(), ring }) }
-    }
-
-    /// Puts a report down. A connection gives at most one for each batch, and two more.
-    pub(super) fn post(&self, connection: u64, said: Said) {
-        self.lock().push(Report { connection, said });
-        (self.shared.ring)();
-    }
-
-    pub(super) fn take(&self) -> Vec<Report> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
-        // A list is whole whenever its lock is free.
-        self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Where connections put their reports down: each at most one for each batch, and two more.
+pub(super) type Reports = reports::Reports<Report>;
 
 /// Where the app is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +149,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let why = std::mem::take(&mut self.why);
         let why = if why.is_empty() { "its thread ended".to_owned() } else { why };
-        self.reports.post(self.connection, Said::Lost(why));
+        self.reports.post(Report { connection: self.connection, said: Said::Lost(why) });
     }
 }
 
@@ -245,7 +216,8 @@ impl Connection {
                 Ok(None | Some(Note::End)) => return "given up".to_owned(),
                 Ok(Some(Note::Lost(why))) => return why,
                 Ok(Some(Note::Refused(why))) => {
-                    self.reports.post(self.number, Said::Refused(why.clone()));
+                    self.reports
+                        .post(Report { connection: self.number, said: Said::Refused(why.clone()) });
                     return why;
                 }
                 Ok(Some(Note::Opened(opened))) => self.progress(Some(opened), &mut until),
@@ -257,7 +229,8 @@ impl Connection {
                 Ok(Some(Note::Answered(value))) => {
                     // A second one for the same batch is of no interest.
                     if until.take().is_some() {
-                        self.reports.post(self.number, Said::Answered(value));
+                        self.reports
+                            .post(Report { connection: self.number, said: Said::Answered(value) });
                     }
                 }
             }
@@ -326,7 +299,7 @@ impl Connection {
         if *joined && let Some(client) = client.take() {
             self.stage = Stage::Joined(client);
             *until = None;
-            self.reports.post(self.number, Said::Joined);
+            self.reports.post(Report { connection: self.number, said: Said::Joined });
         }
     }
 

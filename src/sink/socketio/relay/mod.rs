@@ -275,9 +275,8 @@ impl RelaySink {
     }
 
     fn is_too_old(&self, slot: &Slot) -> bool {
-        let Some(max_age) = self.max_event_age.filter(|_| slot.late) else { return false };
-        let age_ms = self.clock.unix_ms().saturating_sub(slot.message.event_time_ms);
-        u128::try_from(age_ms).is_ok_and(|age| age > max_age.as_millis())
+        let max_age = self.max_event_age.filter(|_| slot.late);
+        max_age.is_some_and(|age| slot.message.is_older_than(age, self.clock.unix_ms()))
     }
 
     fn is_joined(&self) -> bool {
@@ -306,7 +305,9 @@ impl Sink for RelaySink {
     }
 
     fn settle(&mut self, outcomes: &mut Vec<(RecordId, Outcome)>) {
-        for report in self.reports.take() {
+        let mut reports = Vec::new();
+        self.reports.take(&mut reports);
+        for report in reports {
             self.on_report(report);
         }
         self.pump();

@@ -125,7 +125,7 @@ impl Bench {
     }
 
     fn say(&mut self, said: Said) -> Vec<(usize, Outcome)> {
-        self.reports.post(self.connection, said);
+        self.reports.post(Report { connection: self.connection, said });
         self.turn()
     }
 

@@ -94,19 +94,15 @@ impl Gate {
     /// a name of somebody else's that leads to this machine would make their page one of the same
     /// origin.
     pub(super) fn host(&self, headers: &HeaderMap) -> bool {
-        if !self.own_names_only || self.origins == Origins::Any {
+        let Origins::Also(listed) = &self.origins else { return true };
+        if !self.own_names_only {
             return true;
         }
-        let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
-            return false;
-        };
-        let listed = match &self.origins {
-            Origins::Also(origins) => {
-                origins.iter().any(|origin| origin.ends_with(&format!("://{host}")))
-            }
-            Origins::Any => true,
-        };
-        listed || is_own_name(host)
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        host.is_some_and(|host| {
+            let origin = format!("://{host}");
+            is_own_name(host) || listed.iter().any(|listed| listed.ends_with(&origin))
+        })
     }
 
     /// Whether the page that a request is from may connect. Programs name none.
@@ -156,10 +152,11 @@ impl Gate {
 
 /// `localhost` or an address, with or without a port.
 fn is_own_name(host: &str) -> bool {
-    let name = host.strip_suffix(|c: char| c.is_ascii_digit()).map_or(host, |_| {
-        let name = host.trim_end_matches(|c: char| c.is_ascii_digit());
-        name.strip_suffix(':').unwrap_or(host)
-    });
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }

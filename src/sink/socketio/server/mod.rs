@@ -154,7 +154,9 @@ impl ServerSink {
     /// Puts events into the buffers as long as they fit into all of them.
     fn pump(&mut self) {
         self.full_until = None;
-        self.look_at_port();
+        if self.grace.is_none() {
+            self.look_at_port();
+        }
         while let Some((record, message)) = self.queue.pop_front() {
             let Some(outcome) = self.try_to_send(&message) else {
                 self.queue.push_front((record, message));
@@ -193,11 +195,8 @@ impl ServerSink {
     }
 
     fn is_too_old(&self, message: &Message) -> bool {
-        let Some(max_age) = self.settings.max_event_age.filter(|_| message.backlog) else {
-            return false;
-        };
-        let age_ms = self.clock.unix_ms().saturating_sub(message.event_time_ms);
-        u128::try_from(age_ms).is_ok_and(|age| age > max_age.as_millis())
+        let max_age = self.settings.max_event_age.filter(|_| message.backlog);
+        max_age.is_some_and(|age| message.is_older_than(age, self.clock.unix_ms()))
     }
 
     /// After a start, events wait for a first client, but not for ever; without a port, they wait.
@@ -209,15 +208,15 @@ impl ServerSink {
         self.begun
     }
 
-    /// The grace begins when the port opens.
+    /// The grace begins when the port opens; from then on it is open.
     fn look_at_port(&mut self) {
         match self.listener.port() {
             Port::Closed(why) => self.set_trouble(State::Down, &why),
-            Port::Open(_) if self.grace.is_none() => {
+            Port::Open(_) => {
                 self.grace = Some(self.clock.now() + self.settings.start_grace);
                 self.trouble = None;
             }
-            Port::Opening | Port::Open(_) => {}
+            Port::Opening => {}
         }
     }
 
