@@ -57,9 +57,12 @@ request() {
   { exec {connection}<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 1
   printf '%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' \
     "$1" "$2" "$port" "${#body}" "$body" 1>&"$connection" || true
-  read -r _ status _ <&"$connection" || true
-  while IFS= read -r head <&"$connection" && [[ $head != $'\r' ]]; do :; done
-  IFS= read -r -d '' answer <&"$connection" || true
+  # A connection that breaks off, as at a restart, is an answer too: none.
+  {
+    read -r _ status _ <&"$connection" || true
+    while IFS= read -r head <&"$connection" && [[ $head != $'\r' ]]; do :; done
+    IFS= read -r -d '' answer <&"$connection" || true
+  } 2>/dev/null
   exec {connection}>&-
   [[ $status == 200 ]]
 }

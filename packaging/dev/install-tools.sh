@@ -68,21 +68,24 @@ die() {
 
 apt_install() {
   command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
-  local as_root=()
+  local as_root=() tries=0
   if ((EUID != 0)); then
     command -v sudo >/dev/null || die "please run as root: apt-get install $*"
     as_root=(sudo)
   fi
   say "installing with ${as_root[*]:+sudo }apt-get: $*"
   # RUNLEVEL=1: an nginx for tests must not become this machine's web server.
-  as_root+=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
-  local tries=0
+  local apt=("${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
   # On a new machine the system's own daily update may hold the lists for a while.
-  until "${as_root[@]}" update </dev/null; do
+  until "${apt[@]}" update </dev/null; do
     ((++tries < 5)) || die "apt-get update fails"
     sleep 5
   done
-  "${as_root[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+  "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+  # Nor from the next start of the machine on.
+  if [[ " $* " == *' nginx-light '* ]] && command -v systemctl >/dev/null; then
+    "${as_root[@]}" systemctl disable nginx >/dev/null 2>&1 || say "nginx may start with this machine"
+  fi
 }
 
 # Prints the packages that are missing, one a line.

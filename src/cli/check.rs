@@ -52,7 +52,7 @@ fn verdict(loaded: &Loaded) -> Result<Settings, String> {
     };
     if let Some(kafka) = &settings.kafka {
         // librdkafka has the last word on its own properties, certificates included.
-        Librdkafka::check(&super::run::sink_settings(&settings, kafka))
+        Librdkafka::check(&super::sinks::kafka_settings(&settings, kafka))
             .map_err(|error| format!("the Kafka settings are not accepted: {error}"))?;
     }
     Ok(settings)

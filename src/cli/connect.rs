@@ -39,12 +39,12 @@ pub(super) fn connect(settings: &Settings) -> Exit {
         exit = Exit::Config;
     }
     let found = match (&settings.kafka, &settings.socketio) {
-        (Some(kafka), _) => kafka::inspect(&super::run::sink_settings(settings, kafka)),
+        (Some(kafka), _) => kafka::inspect(&super::sinks::kafka_settings(settings, kafka)),
         (None, Some(socketio)) if socketio.via == Via::Server => {
-            let server = super::run::server_settings(settings, socketio);
+            let server = super::sinks::server_settings(settings, socketio);
             server::inspect(&server, listens_at(settings))
         }
-        (None, Some(socketio)) => relay::inspect(&super::run::relay_settings(socketio)),
+        (None, Some(socketio)) => relay::inspect(&super::sinks::relay_settings(socketio)),
         (None, None) => Vec::new(),
     };
     exit.max(show(&found))

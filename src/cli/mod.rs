@@ -7,6 +7,7 @@ mod connect;
 mod rejects;
 mod run;
 mod schema;
+mod sinks;
 mod status;
 mod validate;
 mod writer;

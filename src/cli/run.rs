@@ -9,26 +9,19 @@ use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 
 use super::args::Arguments;
+use super::sinks::{self, SinkError};
 use super::{Exit, complain, complain_config, load, state_exit};
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, StateWriter};
 use crate::config;
-use crate::config::{
-    CorsOrigins, EventTimestamp, KafkaSettings, Loaded, LogFormat, LogLevel, Mode, Purpose,
-    RelayUrl, Settings, Severity, SocketIoSettings, Via,
-};
+use crate::config::{Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity};
 use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
-use crate::platform::access::raise_file_limit;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
 use crate::service::signals;
-use crate::sink::Sink;
-use crate::sink::kafka::{self, KafkaSink, Librdkafka, Reports};
 use crate::sink::rejects::RejectsFile;
 use crate::sink::socketio::THREADS;
-use crate::sink::socketio::relay::{self, RelaySink};
-use crate::sink::socketio::server::{self, ServerSink};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::server as status_server;
@@ -77,10 +70,8 @@ fn daemon(loaded: &Loaded, settings: &Settings) -> Exit {
 enum Failure {
     #[error("{0}")]
     State(#[from] StateError),
-    #[error("the Kafka settings are not accepted: {0}")]
-    Kafka(String),
-    #[error("cannot start Socket.IO: {0}")]
-    SocketIo(String),
+    #[error("{0}")]
+    Sink(#[from] SinkError),
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
@@ -89,8 +80,8 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Self::State(error) => state_exit(error),
-            Self::Kafka(_) => Exit::Config,
-            Self::SocketIo(_) | Self::Io(_) => Exit::Io,
+            Self::Sink(SinkError::Kafka(_)) => Exit::Config,
+            Self::Sink(SinkError::SocketIo(_)) | Self::Io(_) => Exit::Io,
         }
     }
 }
@@ -109,7 +100,7 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     let lock = store.lock()?;
     let start = find_start(&store)?;
 
-    let sink = sink(settings, &clock, &mailbox)?;
+    let sink = sinks::build(settings, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
     serve_status(settings, &latest, &mailbox);
@@ -184,103 +175,6 @@ fn quarantine(store: &Store, name: &str) {
         Ok(aside) => info!(aside = %aside.display(), "put aside"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => warn!(file = name, %error, "cannot put a damaged file aside"),
-    }
-}
-
-/// The sink of the chosen mode.
-fn sink(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-    mailbox: &Mailbox,
-) -> Result<Box<dyn Sink>, Failure> {
-    if let Some(kafka) = &settings.kafka {
-        return Ok(Box::new(kafka_sink(settings, kafka, clock, mailbox)?));
-    }
-    let Some(socketio) = &settings.socketio else {
-        return Err(Failure::SocketIo("its settings are missing".to_owned()));
-    };
-    let bell = mailbox.clone();
-    let ring = Box::new(move || bell.post(Event::SinkReported));
-    if socketio.via == Via::Relay {
-        return Ok(Box::new(RelaySink::new(&relay_settings(socketio), Arc::clone(clock), ring)));
-    }
-    let (files, clients) = (raise_file_limit(), socketio.max_clients as u64);
-    // Each client may have two connections for a while; the rest is the daemon's own.
-    if files < 2 * clients + 100 {
-        warn!(files, clients, "SOCKETIO_MAX_CLIENTS needs more open files than LimitNOFILE allows");
-    }
-    let server = server_settings(settings, socketio);
-    let sink = ServerSink::new(server, Arc::clone(clock), ring);
-    Ok(Box::new(sink.map_err(Failure::SocketIo)?))
-}
-
-/// The relay's share of the settings.
-pub(super) fn relay_settings(socketio: &SocketIoSettings) -> relay::Settings {
-    relay::Settings {
-        target: match &socketio.url {
-            RelayUrl::Http(url) => relay::Target::Url(url.0.clone()),
-            RelayUrl::Unix(path) => relay::Target::Unix(path.clone()),
-        },
-        namespace: socketio.namespace.clone(),
-        auth_token: socketio.auth_token.as_ref().map(|token| token.0.clone()),
-        ack_timeout: socketio.ack_timeout,
-        batch_max_events: socketio.batch_max_events,
-        max_event_age: socketio.max_event_age,
-    }
-}
-
-/// The Socket.IO server's share of the settings.
-pub(super) fn server_settings(
-    settings: &Settings,
-    socketio: &SocketIoSettings,
-) -> server::Settings {
-    server::Settings {
-        listen: socketio.listen,
-        path: socketio.path.clone(),
-        origins: match &socketio.cors_origins {
-            CorsOrigins::Any => server::Origins::Any,
-            CorsOrigins::These(origins) => server::Origins::Also(origins.clone()),
-        },
-        auth_token: socketio.auth_token.as_ref().map(|token| token.0.clone()),
-        auth_url: socketio.auth_url.as_ref().map(|url| url.0.clone()),
-        auth_timeout: socketio.auth_timeout,
-        auth_cache: socketio.auth_cache,
-        max_clients: socketio.max_clients,
-        client_timeout: socketio.client_timeout,
-        start_grace: socketio.start_grace,
-        max_event_age: socketio.max_event_age,
-        live_page: socketio.live_page,
-        max_line_bytes: settings.max_line_bytes,
-    }
-}
-
-fn kafka_sink(
-    settings: &Settings,
-    kafka: &KafkaSettings,
-    clock: &Arc<dyn Clock>,
-    mailbox: &Mailbox,
-) -> Result<KafkaSink, Failure> {
-    let sink = sink_settings(settings, kafka);
-    let batch_bytes = sink.batch_bytes();
-    let client = Librdkafka::new(sink, Arc::clone(clock));
-    let bell = mailbox.clone();
-    let reports = Reports::new(Box::new(move || bell.post(Event::SinkReported)));
-    KafkaSink::new(Box::new(client), Arc::clone(clock), batch_bytes, reports)
-        .map_err(Failure::Kafka)
-}
-
-/// The sink's share of the settings.
-pub(super) fn sink_settings(settings: &Settings, kafka: &KafkaSettings) -> kafka::Settings {
-    kafka::Settings {
-        topic: kafka.topic.clone(),
-        headers: kafka.headers,
-        timestamp: match kafka.timestamp {
-            EventTimestamp::Event => kafka::Timestamp::Event,
-            EventTimestamp::Now => kafka::Timestamp::Now,
-        },
-        max_line_bytes: settings.max_line_bytes,
-        max_records: settings.in_flight_records,
-        properties: kafka.properties.iter().map(|p| (p.key.clone(), p.value.clone())).collect(),
     }
 }
 

@@ -133,8 +133,8 @@ fn sink_counts(sink: &Value) -> String {
     let in_flight = &sink["in_flight"];
     match sink["clients"].as_u64() {
         Some(clients) => format!(
-            "{clients} clients, {in_flight} waiting, {} delivered to nobody",
-            sink["delivered_to_nobody"]
+            "{clients} clients ({} given up), {in_flight} waiting, {} delivered to nobody",
+            sink["clients_given_up"], sink["delivered_to_nobody"]
         ),
         None => format!("{in_flight} in flight, {} sent again", sink["retries"]),
     }

@@ -266,7 +266,7 @@ impl Check<'_> {
                 "SOCKETIO_PATH",
                 "has a character that a path does not have as it is".to_owned(),
             );
-        } else if path.trim_end_matches('/').starts_with("/live")
+        } else if (path == "/live" || path.starts_with("/live/"))
             && self.values.get("SOCKETIO_LIVE_PAGE").as_deref() == Some("true")
         {
             self.error(

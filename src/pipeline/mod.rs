@@ -132,6 +132,8 @@ pub struct Pipeline {
     /// Lines between the watermark and the last one read.
     lines_behind_watermark: u64,
     stopping: bool,
+    /// What is in flight when stopping is left to the next start.
+    left: bool,
     /// Why rejects can't be written.
     rejects_failing: Option<String>,
     /// The buffer that was last counted: which lane's, and where it began.
@@ -168,7 +170,7 @@ impl Pipeline {
         self.answer(progress);
         self.report(progress);
         if self.stopping
-            && self.tracker.is_empty()
+            && (self.left || self.tracker.is_empty())
             && self.position.is_committed()
             && self.edges.sink.drain()
         {
@@ -254,7 +256,7 @@ impl Pipeline {
     fn on_stop(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             info!(in_flight = self.tracker.len(), "stopping: settling what is in flight");
-            self.edges.sink.caught_up();
+            self.left = !self.edges.sink.stop();
         }
     }
 

@@ -18,7 +18,7 @@ const GATHER_FROM: usize = 2048;
 pub enum Stopped {
     /// Everything read is settled and committed.
     Clean,
-    /// The deadline passed with this many lines in flight; they will be delivered again.
+    /// This many lines are in flight; they will be delivered again.
     WithInFlight(usize),
 }
 
@@ -40,8 +40,13 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
         let until = match pipeline.turn() {
             Next::Again => continue,
             Next::Done => {
-                info!("stopped: everything that was read is settled and committed");
-                return Stopped::Clean;
+                let in_flight = pipeline.in_flight();
+                if in_flight == 0 {
+                    info!("stopped: everything that was read is settled and committed");
+                    return Stopped::Clean;
+                }
+                info!(in_flight, "stopped: lines that nobody could get yet are left to the next start");
+                return Stopped::WithInFlight(in_flight);
             }
             Next::WhenThereIsRoom(until) => {
                 mailbox.wait(until);

@@ -170,6 +170,7 @@ impl Pipeline {
             retries: health.retries,
             clients: health.clients,
             delivered_to_nobody: health.delivered_to_nobody,
+            clients_given_up: health.clients_given_up,
         }
     }
 

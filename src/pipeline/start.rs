@@ -66,6 +66,7 @@ impl Pipeline {
             turn_ms: now_ms,
             lines_behind_watermark: 0,
             stopping: false,
+            left: false,
             rejects_failing: None,
             counted_buffer: None,
             rejects_untold: 0,

@@ -170,6 +170,8 @@ pub struct Health {
     pub clients: Option<usize>,
     /// Records that counted as delivered while there was no client.
     pub delivered_to_nobody: u64,
+    /// Clients that were disconnected because they did not take what they were sent.
+    pub clients_given_up: u64,
 }
 
 /// Where records go. Retrying is the sink's business, in order, for ever for whatever may heal.
@@ -186,8 +188,15 @@ pub trait Sink: Send {
     /// When [`Sink::settle`] wants to be called at the latest, even if nothing happens.
     fn deadline(&self) -> Option<Instant>;
 
-    /// Everything is settled and the daemon stops: whether what is buffered beyond that is written
-    /// out. Asked again after each report.
+    /// The daemon stops, and nothing more is coming. Gives whether to wait for what is in flight; it
+    /// is left to the next start if it can't go out before.
+    fn stop(&mut self) -> bool {
+        self.caught_up();
+        true
+    }
+
+    /// The daemon stops and there is nothing more to wait for: whether what is buffered beyond that is
+    /// written out. Asked again after each report.
     fn drain(&mut self) -> bool {
         true
     }

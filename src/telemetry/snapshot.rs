@@ -130,6 +130,8 @@ pub struct SinkStatus {
     pub clients: Option<usize>,
     /// Records that counted as delivered while there was no client.
     pub delivered_to_nobody: u64,
+    /// Clients that were disconnected because they did not take what they were sent.
+    pub clients_given_up: u64,
 }
 
 /// The durable position.

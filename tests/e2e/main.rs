@@ -24,3 +24,4 @@ mod socketio;
 mod state;
 mod status;
 mod stop;
+mod strangers;

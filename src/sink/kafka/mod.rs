@@ -469,6 +469,7 @@ impl Sink for KafkaSink {
             listening: None,
             clients: None,
             delivered_to_nobody: 0,
+            clients_given_up: 0,
         }
     }
 }

@@ -48,3 +48,9 @@ pub fn sha256(bytes: &[u8]) -> String {
     }
     digits
 }
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,6 +1,6 @@
 //! A small Socket.IO client that can also misbehave, and the standard ones.
 
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -133,6 +133,40 @@ impl Client {
         };
         (0..count).map(next).collect()
     }
+}
+
+/// Where polling clients begin.
+pub const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// The id of a new session over polling.
+pub fn polling_session(address: &str) -> String {
+    let opened = request(address, "GET", POLLING, "");
+    let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    id.expect("a session").to_owned()
+}
+
+/// Status line and headers of the answer to a request.
+pub fn request(address: &str, method: &str, target: &str, headers: &str) -> String {
+    request_with(address, method, target, headers, "")
+}
+
+pub fn request_with(
+    address: &str,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &str,
+) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
 }
 
 /// One of the standard clients, as a process that prints what it gets.

@@ -336,6 +336,7 @@ impl Sink for RelaySink {
             listening: None,
             clients: None,
             delivered_to_nobody: 0,
+            clients_given_up: 0,
         }
     }
 }

@@ -90,8 +90,10 @@ impl Clients {
         if admitted.len() >= self.max {
             return Err(TOO_MANY);
         }
+        // Not the id of the session, which is a secret of its holder's: whoever knows it may speak for it.
+        let public = Sid::new().to_string();
         // Under the lock: no event comes before the answer, and none after it is missed.
-        if socket.emit(packet::connected(&socket.id.to_string())).is_ok() {
+        if socket.emit(packet::connected(&public)).is_ok() {
             let buffer = Arc::new(Buffer::new(Arc::clone(&self.clock), Arc::clone(&self.bell)));
             let switch = Mutex::new(socket.req_parts.extensions.get().cloned());
             let (socket, way_out) = (Arc::clone(socket), Mutex::default());

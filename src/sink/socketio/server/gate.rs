@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::Settings;
 use super::packet;
+use super::seldom::Seldom;
 use crate::domain::position::Sha256;
 
 /// How many answers of the session check are remembered.
 const REMEMBERED: usize = 1024;
 
-/// How often it is told that the session check fails.
-const TELL_INTERVAL: Duration = Duration::from_mins(1);
+/// How many may be asked about at once: the app must not notice how many come here.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What a client is told that has no right to be here.
 const NOT_AUTHORISED: &str = "not authorised";
@@ -73,7 +75,8 @@ pub(super) struct SessionCheck {
     url: String,
     lasts: Duration,
     known: Mutex<HashMap<Sha256, (Instant, bool)>>,
-    told: Mutex<Option<Instant>>,
+    asking: Semaphore,
+    told: Seldom,
 }
 
 impl Gate {
@@ -182,8 +185,9 @@ impl SessionCheck {
             .user_agent("openalgo-bridge")
             .build()
             .map_err(|error| error.to_string())?;
-        let (known, told) = (Mutex::default(), Mutex::default());
-        Ok(Some(Self { client, url, lasts: settings.auth_cache, known, told }))
+        let (known, asking) = (Mutex::default(), Semaphore::new(ASKED_AT_ONCE));
+        let (lasts, told) = (settings.auth_cache, Seldom::default());
+        Ok(Some(Self { client, url, lasts, known, asking, told }))
     }
 
     /// Whether someone would be let in who shows nothing. For those who are not in a runtime.
@@ -208,6 +212,8 @@ impl SessionCheck {
             return Err(REFUSED);
         }
         let key = Sha256::of(&fingerprint(&shown));
+        // Who waited may find that the same was asked meanwhile: a page has several connections.
+        let _turn = if self.known(key).is_none() { self.asking.acquire().await.ok() } else { None };
         let admitted = if let Some(admitted) = self.known(key) {
             admitted
         } else {
@@ -253,10 +259,7 @@ impl SessionCheck {
     }
 
     fn tell(&self, why: &str) {
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| now >= told + TELL_INTERVAL) {
-            *told = Some(now);
+        if self.told.is_due(Instant::now()) {
             warn!(why, "SOCKETIO_AUTH_URL can't be asked: clients are not admitted");
         }
     }

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engineioxide::TransportType;
@@ -23,13 +24,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Settings;
 use super::buffer::{BYTES_MAX, Bell, EVENTS_MAX};
 use super::clients::Clients;
 use super::gate::Admission;
+use super::idle::Idle;
 use super::page::Page;
+use super::seldom::Seldom;
 use super::session::Sessions;
 use super::stream::{Patient, Switch};
 
@@ -93,6 +96,8 @@ pub(super) struct Listener {
     sessions_max: usize,
     connections: Arc<Semaphore>,
     connections_max: usize,
+    idle: Idle,
+    full_told: Seldom,
     closing: watch::Sender<bool>,
     port: Mutex<Port>,
     bell: Arc<Bell>,
@@ -114,6 +119,8 @@ impl Listener {
             sessions_max,
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
+            idle: Idle::default(),
+            full_told: Seldom::default(),
             closing: watch::Sender::new(false),
             port: Mutex::new(Port::Opening),
             bell,
@@ -140,13 +147,36 @@ impl Listener {
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let Some(permit) = self.place().await else { return };
                     tokio::spawn(Arc::clone(&self).serve(stream, permit));
                 }
-                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+                Err(error) => {
+                    self.tell_full(&format_args!("cannot take a connection: {error}"));
+                    self.idle.evict();
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
             }
+        }
+    }
+
+    /// A place among the connections. If there is none, who waits in vain has to go.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if self.connections.available_permits() == 0 {
+            self.tell_full(&"too many connections");
+            self.idle.evict();
+        }
+        Arc::clone(&self.connections).acquire_owned().await.ok()
+    }
+
+    fn tell_full(&self, what: &dyn std::fmt::Display) {
+        if self.full_told.is_due(Instant::now()) {
+            let (sessions, clients) = (self.sessions.open(), self.clients.count());
+            warn!(
+                sessions,
+                clients, "{what}; the oldest that nobody uses are ended: see SOCKETIO_MAX_CLIENTS"
+            );
         }
     }
 
@@ -192,9 +222,15 @@ impl Listener {
         // Who does not read does not answer pings either.
         let patience = PING_INTERVAL + PING_TIMEOUT;
         let io = TokioIo::new(Patient::new(stream, switch.clone(), patience));
+        let waits = Arc::new(AtomicU64::new(self.idle.enter(&switch)));
         let service = service_fn(|request| {
-            let (listener, switch) = (Arc::clone(&self), switch.clone());
-            async move { Ok::<_, Infallible>(listener.answer(request, switch).await) }
+            let (listener, switch, waits) = (Arc::clone(&self), switch.clone(), Arc::clone(&waits));
+            async move {
+                listener.idle.leave(waits.load(Ordering::Relaxed));
+                let answer = listener.answer(request, switch.clone()).await;
+                waits.store(listener.idle.enter(&switch), Ordering::Relaxed);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -213,6 +249,7 @@ impl Listener {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
+        self.idle.leave(waits.load(Ordering::Relaxed));
     }
 
     async fn is_closing(&self) {
@@ -223,7 +260,8 @@ impl Listener {
 
     async fn answer(&self, request: Request<Incoming>, switch: Switch) -> Answer {
         let path = request.uri().path();
-        if let Some(page) = self.page.as_ref().and_then(|page| page.file(path)) {
+        if let Some(page) = self.page.as_ref().and_then(|page| page.answer(request.method(), path))
+        {
             return page.map(Full::boxed);
         }
         let rest = path.strip_prefix(self.socketio_path.as_str());
@@ -248,11 +286,20 @@ impl Listener {
         }
     }
 
+    /// Whether there is no place for another session, not even that of one which is no client.
+    fn is_full(&self) -> bool {
+        if self.sessions.open() < self.sessions_max {
+            return false;
+        }
+        self.tell_full(&"too many sessions");
+        !self.sessions.make_room()
+    }
+
     async fn engine_answer(&self, mut request: Request<Incoming>, switch: Switch) -> Answer {
         let query = request.uri().query().unwrap_or_default();
         let websocket = parameter(query, "transport") == Some("websocket");
         match parameter(query, "sid").map(str::parse) {
-            None if self.sessions.open() >= self.sessions_max => {
+            None if self.is_full() => {
                 return plain(StatusCode::SERVICE_UNAVAILABLE, "too many sessions\n");
             }
             None if websocket => {

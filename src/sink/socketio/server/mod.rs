@@ -11,10 +11,12 @@
 mod buffer;
 mod clients;
 mod gate;
+mod idle;
 mod inspect;
 mod listener;
 mod packet;
 mod page;
+mod seldom;
 mod session;
 mod stream;
 
@@ -35,6 +37,7 @@ use self::buffer::Bell;
 use self::clients::{Clients, Sent};
 use self::gate::Gate;
 use self::listener::{Listener, Port};
+use self::seldom::Seldom;
 use self::session::{Session, Sessions};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::Outcome;
@@ -44,9 +47,6 @@ use crate::sink::{Health, Message, Sink, State};
 
 /// How long the connections may take for their farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How often clients that do not read are told of.
-const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What the server needs to be told.
 #[derive(Clone)]
@@ -99,9 +99,11 @@ pub struct ServerSink {
     /// When the client that holds everyone up is given up.
     full_until: Option<Instant>,
     draining: bool,
+    /// The port was busy, and what came meanwhile may still be coming.
+    catching_up: bool,
     delivered_to_nobody: u64,
     given_up: u64,
-    given_up_told: Option<Instant>,
+    given_up_told: Seldom,
 }
 
 impl ServerSink {
@@ -145,9 +147,10 @@ impl ServerSink {
             trouble: None,
             full_until: None,
             draining: false,
+            catching_up: false,
             delivered_to_nobody: 0,
             given_up: 0,
-            given_up_told: None,
+            given_up_told: Seldom::default(),
         })
     }
 
@@ -186,7 +189,8 @@ impl ServerSink {
                 }
                 Sent::Full(until) if self.clock.now() < until => {
                     self.full_until = Some(until);
-                    self.set_trouble(State::Degraded, "a client does not read, its buffer is full");
+                    let why = "a client's buffer is full: it reads too slowly, or not at all";
+                    self.set_trouble(State::Degraded, why);
                     return None;
                 }
                 Sent::Full(_) => self.give_up(name.len() + data.len()),
@@ -211,7 +215,10 @@ impl ServerSink {
     /// The grace begins when the port opens; from then on it is open.
     fn look_at_port(&mut self) {
         match self.listener.port() {
-            Port::Closed(why) => self.set_trouble(State::Down, &why),
+            Port::Closed(why) => {
+                self.catching_up = true;
+                self.set_trouble(State::Down, &why);
+            }
             Port::Open(_) => {
                 self.grace = Some(self.clock.now() + self.settings.start_grace);
                 self.trouble = None;
@@ -230,10 +237,7 @@ impl ServerSink {
     fn give_up(&mut self, length: usize) {
         let stalled = self.clients.take_stalled(length);
         self.given_up += stalled.len() as u64;
-        let now = self.clock.now();
-        if !stalled.is_empty() && self.given_up_told.is_none_or(|told| now >= told + TELL_INTERVAL)
-        {
-            self.given_up_told = Some(now);
+        if !stalled.is_empty() && self.given_up_told.is_due(self.clock.now()) {
             warn!(
                 clients = self.given_up,
                 timeout_ms = self.settings.client_timeout.as_millis() as u64,
@@ -254,7 +258,8 @@ impl ServerSink {
 }
 
 impl Sink for ServerSink {
-    fn publish(&mut self, id: RecordId, message: Message) {
+    fn publish(&mut self, id: RecordId, mut message: Message) {
+        message.backlog |= self.catching_up;
         self.queue.push_back((id, message));
         // With events waiting already, it is not this one's turn.
         if self.queue.len() == 1 {
@@ -263,7 +268,14 @@ impl Sink for ServerSink {
     }
 
     /// Nothing lingers here.
-    fn caught_up(&mut self) {}
+    fn caught_up(&mut self) {
+        self.catching_up &= self.grace.is_none();
+    }
+
+    /// Before anyone was there, events don't go to nobody only because the daemon stops.
+    fn stop(&mut self) -> bool {
+        self.begun
+    }
 
     fn settle(&mut self, outcomes: &mut Vec<(RecordId, Outcome)>) {
         self.pump();
@@ -300,6 +312,7 @@ impl Sink for ServerSink {
             },
             clients: Some(self.clients.count()),
             delivered_to_nobody: self.delivered_to_nobody,
+            clients_given_up: self.given_up,
         }
     }
 }

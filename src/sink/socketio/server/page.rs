@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Response;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::{Method, Response, StatusCode};
 
 /// Where it is served.
 pub(super) const PATH: &str = "/live";
@@ -40,8 +40,18 @@ impl Page {
         Self { html: HTML.replace(SOCKETIO_PATH, &escaped(socketio_path)).into() }
     }
 
-    /// The file at this path, if it is the page's.
-    pub(super) fn file(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+    /// The answer for this path, if it is one of the page's.
+    pub(super) fn answer(&self, method: &Method, path: &str) -> Option<Response<Full<Bytes>>> {
+        let mut answer = self.file(path)?;
+        if method != Method::GET && method != Method::HEAD {
+            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            *answer.body_mut() = fixed("GET or HEAD\n").into();
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        Some(answer)
+    }
+
+    fn file(&self, path: &str) -> Option<Response<Full<Bytes>>> {
         let (kind, body) = match path.strip_prefix(PATH)? {
             "" => ("text/html; charset=utf-8", self.html.clone()),
             "/live.js" => (SCRIPT, fixed(include_str!("../live/live.js"))),

@@ -1,7 +1,8 @@
 //! A connection's life: opened, joined the namespace with a right to, gone.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,12 @@ pub(super) struct Session {
     refusals: AtomicUsize,
 }
 
+impl Session {
+    fn is_client(&self) -> bool {
+        self.joined.load(Ordering::Acquire)
+    }
+}
+
 /// How often a session may be told no. More than this could fill its queue, which holds events too.
 const REFUSALS_MAX: usize = 8;
 
@@ -37,11 +44,14 @@ pub(super) struct Sessions {
     clients: Arc<Clients>,
     gate: Arc<Gate>,
     open: AtomicUsize,
+    /// Sessions that may be no clients yet, as they were opened.
+    strangers: Mutex<VecDeque<Weak<Socket<Session>>>>,
 }
 
 impl Sessions {
     pub(super) fn new(clients: Arc<Clients>, gate: Gate) -> Self {
-        Self { clients, gate: Arc::new(gate), open: AtomicUsize::new(0) }
+        let (open, strangers) = (AtomicUsize::new(0), Mutex::default());
+        Self { clients, gate: Arc::new(gate), open, strangers }
     }
 
     pub(super) fn gate(&self) -> Arc<Gate> {
@@ -55,6 +65,20 @@ impl Sessions {
     /// How many sessions there are, clients or not yet.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Ends the oldest session that is no client, if there is one: anyone can open sessions, and a
+    /// client needs its own only for a moment before it is one.
+    pub(super) fn make_room(&self) -> bool {
+        let mut strangers = self.strangers();
+        let stranger = std::iter::from_fn(|| strangers.pop_front())
+            .find_map(|session| session.upgrade().filter(|socket| !socket.data.is_client()));
+        drop(strangers);
+        stranger.map(|socket| socket.close(DisconnectReason::TransportClose)).is_some()
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, VecDeque<Weak<Socket<Session>>>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(&self, auth: &str, socket: Arc<Socket<Session>>) {
@@ -99,9 +123,18 @@ impl EngineIoHandler for Sessions {
 
     fn on_connect(self: Arc<Self>, socket: Arc<Socket<Session>>) {
         self.open.fetch_add(1, Ordering::Relaxed);
+        let mut strangers = self.strangers();
+        while strangers
+            .front()
+            .is_some_and(|oldest| oldest.upgrade().is_none_or(|socket| socket.data.is_client()))
+        {
+            strangers.pop_front();
+        }
+        strangers.push_back(Arc::downgrade(&socket));
+        drop(strangers);
         tokio::spawn(async move {
             tokio::time::sleep(JOIN).await;
-            if !socket.data.joined.load(Ordering::Acquire) {
+            if !socket.data.is_client() {
                 socket.close(DisconnectReason::TransportClose);
             }
         });

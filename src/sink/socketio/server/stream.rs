@@ -42,7 +42,7 @@ impl Switch {
         [waiting.reader, waiting.writer].into_iter().flatten().for_each(Waker::wake);
     }
 
-    fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self) -> bool {
         self.shared.off.load(Ordering::SeqCst)
     }
 
