@@ -38,11 +38,12 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("base64", &["src/sink/rejects.rs"]),
     ("bytes", &["src/domain/framing.rs", "src/sink/socketio/"]),
     ("clap", &["src/cli/args.rs", "src/cli/mod.rs"]),
     ("engineioxide", &["src/sink/socketio/server/"]),
+    ("flate2", &["src/source/gzip.rs"]),
     ("futures_executor", &["src/sink/kafka/"]),
     ("http_body_util", &["src/sink/socketio/server/"]),
     ("hyper", &["src/sink/socketio/server/"]),

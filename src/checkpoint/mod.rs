@@ -53,6 +53,9 @@ pub struct GenerationState {
     pub offset: u64,
     /// The largest size seen.
     pub size: u64,
+    /// When it was last written, as far as seen: nanoseconds since 1970, by the file system's clock.
+    #[serde(default)]
+    pub modified_ns: i64,
     /// Where the bytes before `offset` went.
     pub ledger: Ledger,
 }
@@ -80,6 +83,8 @@ pub enum LostReason {
     TruncatedUnread,
     /// Other content stands in their place.
     Rewritten,
+    /// They are packed in a way that can't be unpacked.
+    Unreadable,
 }
 
 impl LostReason {
@@ -89,6 +94,7 @@ impl LostReason {
             Self::MovedAway => "moved_away",
             Self::TruncatedUnread => "truncated_unread",
             Self::Rewritten => "rewritten",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -160,6 +166,7 @@ mod tests {
             mark: Fingerprint::of_mark(b"before"),
             offset: 6,
             size: 9,
+            modified_ns: 7,
             ledger: Ledger::default(),
         });
         checkpoint

@@ -10,3 +10,4 @@ pub mod framing;
 pub mod identity;
 pub mod ledger;
 pub mod position;
+pub mod rotation;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::lane::{Lane, LaneState};
+use super::lane::{Lane, LaneState, PendingCut};
+use super::missed::LISTED_AGAIN;
 use super::{Pipeline, Progress};
 use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
@@ -18,13 +19,18 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a file that was moved away must be quiet before it counts as finished: its writer may
 /// still have it open.
-const QUIET: Duration = Duration::from_mins(5);
+pub(super) const QUIET: Duration = Duration::from_mins(5);
 
 /// How many lines a turn takes, so that reports and commits are never far behind.
 const LINES_PER_TURN: usize = 2048;
 
 /// How many blocks a turn reads, whether they hold whole lines or not.
 const BLOCKS_PER_TURN: usize = 16;
+
+/// A file that was cut may be being rewritten: its new content is looked at when its size has been the
+/// same for so long, or at the latest after this time.
+const CUT_SETTLES: Duration = Duration::from_millis(50);
+const CUT_SETTLES_AT_MOST: Duration = Duration::from_millis(300);
 
 /// What is left of a turn.
 struct Budget {
@@ -120,7 +126,13 @@ impl Pipeline {
         // A cut adds a lane behind the one that was cut.
         while index < self.lanes.len() {
             match self.read_lane(index, &mut budget) {
-                Progress::CaughtUp | Progress::NothingToRead => index += 1,
+                Progress::CaughtUp | Progress::NothingToRead => {
+                    // What follows a cut comes after what was cut.
+                    if self.lanes.get(index).is_some_and(|lane| lane.cut.is_some()) {
+                        return Progress::CaughtUp;
+                    }
+                    index += 1;
+                }
                 progress => return progress,
             }
         }
@@ -144,21 +156,33 @@ impl Pipeline {
                     return Progress::More;
                 }
             }
+            if self.lanes[index].suspect && !self.is_cleared(index) {
+                return Progress::CaughtUp;
+            }
             let lane = &mut self.lanes[index];
             if lane.state == LaneState::Over {
+                return Progress::CaughtUp;
+            }
+            if lane.cut.is_some() {
+                if self.end_cut_life(index) {
+                    continue;
+                }
                 return Progress::CaughtUp;
             }
             // A line without an end, or a hole, is no reason to leave others unserved.
             if budget.blocks == 0 {
                 return Progress::More;
             }
-            budget.blocks -= 1;
             let read = lane.file.read();
             if read.is_ok() && lane.failing.take().is_some() && lane.state == LaneState::Live {
                 self.set_input(InputState::Following);
             }
             match read {
-                Ok(Read::Data) => self.lanes[index].last_data = self.edges.clock.now(),
+                Ok(Read::Data) => {
+                    // What gives nothing costs nothing: else many files at their end used it up.
+                    budget.blocks -= 1;
+                    self.lanes[index].last_data = self.edges.clock.now();
+                }
                 Ok(Read::End) => return self.at_end(index),
                 Ok(Read::Cut(cut)) => self.on_cut(index, cut),
                 Err(error) => {
@@ -183,8 +207,16 @@ impl Pipeline {
     /// A file that was moved away is finished once it has been quiet for long.
     fn at_end(&mut self, index: usize) -> Progress {
         let lane = &mut self.lanes[index];
+        if lane.state != LaneState::Superseded {
+            return Progress::CaughtUp;
+        }
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
-        if lane.state == LaneState::Superseded && quiet {
+        // Where others wait for its place, what is settled goes before its time, the oldest first.
+        let early = lane.is_settled() && self.rotations.waiting > 0;
+        if quiet || early {
+            self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
+            self.input.hinted |= early;
+            info!(path = %lane.file.path().display(), early, "a file that was moved away is finished");
             finish(lane);
             self.position.moved();
             if self.lanes[index].held.is_some() {
@@ -196,25 +228,80 @@ impl Pipeline {
 
     /// The content that was being read is gone; what follows is another life of the same file.
     fn on_cut(&mut self, index: usize, cut: Cut) {
-        let lane = &mut self.lanes[index];
-        let reason =
-            if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten };
         warn!(
             position = cut.unread.start,
-            reason = if cut.truncated { "truncated" } else { "rewritten in place" },
-            "the input was cut: its new content is read from the start"
+            reason = reason_of(&cut).as_str(),
+            "the input was cut: its content is another one now"
         );
+        let now = self.edges.clock.now();
+        let lane = &mut self.lanes[index];
+        lane.cut = Some(PendingCut { cut, began: now, size: lane.file.size(), since: now });
+    }
+
+    /// Ends a life that was cut, once its new content can be judged. False: not yet.
+    fn end_cut_life(&mut self, index: usize) -> bool {
+        let (now, max_line) = (self.edges.clock.now(), self.settings.max_line_bytes);
+        let lane = &mut self.lanes[index];
+        let Some(pending) = &mut lane.cut else { return true };
         // From the open file: its path may name another one by now.
-        let next = lane.file.next_life(self.settings.max_line_bytes);
-        let (state, generation) = (lane.state, lane.file.generation());
-        finish(lane);
+        let mut next = lane.file.next_life(max_line);
+        // An error shows again when it is read.
+        let size = next.refresh_size().unwrap_or(pending.size);
+        if size != pending.size {
+            (pending.size, pending.since) = (size, now);
+        }
+        let found = go_on_behind_mark(&lane.file, &mut next, max_line).unwrap_or(None);
+        let settled =
+            now >= pending.since + CUT_SETTLES || now >= pending.began + CUT_SETTLES_AT_MOST;
+        if found.is_none() && !settled {
+            self.input.next_look = now + CUT_SETTLES;
+            return false;
+        }
+        let (cut, state) = (pending.cut, lane.state);
+        lane.cut = None;
+        let is_last = index + 1 == self.lanes.len();
+        let lane = &mut self.lanes[index];
+        if let Some(offset) = found {
+            info!(offset, "it was cut to its last lines: reading goes on behind them");
+            lane.file.forget_unfinished(max_line);
+            lane.state = LaneState::Over;
+        } else {
+            info!("it is read from its start");
+            self.finish_or_copy(index, &cut);
+        }
         let mut next = self.new_lane(next, Ledger::default());
         next.state = state;
         next.opened_size = 0;
+        let newest = self.lanes[index].file.modified_ns();
         self.lanes.insert(index + 1, next);
-        let (from, to) = (cut.unread.start, cut.unread.end);
-        self.lose(Lost { generation, from, to, reason });
+        // It may have been copied and cut again before anyone looked.
+        if is_last && state == LaneState::Live {
+            self.open_unseen(newest);
+        }
         self.position.moved();
+        true
+    }
+
+    /// What was not read of a life that was cut is in a copy, or lost.
+    fn finish_or_copy(&mut self, index: usize, cut: &Cut) {
+        let copy = self.copy_of(index);
+        let lane = &mut self.lanes[index];
+        if let Some(copy) = copy {
+            info!(path = %copy.path().display(), "it was copied before: the rest is read there");
+            lane.file.go_on_in(copy);
+            let identity = *lane.file.identity();
+            self.rotations.seen.push(identity);
+            let lane = &mut self.lanes[index];
+            lane.state = LaneState::Superseded;
+            lane.last_data = self.edges.clock.now();
+        } else {
+            let generation = lane.file.generation();
+            finish(lane);
+            let (from, to) = (cut.unread.start, cut.unread.end);
+            if from > 0 || !self.has_unseen_of_size(to) {
+                self.lose(Lost { generation, from, to, reason: reason_of(cut) });
+            }
+        }
     }
 
     fn look_if_due(&mut self) {
@@ -263,6 +350,11 @@ impl Pipeline {
             self.lanes.push(lane);
             self.position.moved();
         }
+        if (self.rotations.waiting > 0 || self.rotations.is_undecided())
+            && let Some(newest) = self.lanes.last().map(|lane| lane.file.modified_ns())
+        {
+            self.open_unseen(newest);
+        }
         if self.lanes.last().is_some_and(|live| live.failing.is_none()) {
             self.set_input(InputState::Following);
         }
@@ -283,28 +375,51 @@ impl Pipeline {
         }
     }
 
-    /// Opens the file at the path from its start.
+    /// Opens the file at the path, and before it those that stood there since the last look.
     fn open_live(&mut self) {
-        let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
-        match FollowedFile::open(fs, path, self.settings.max_line_bytes, None) {
-            Ok(Some(file)) => {
-                if let Some(known) = self.remembered.take() {
-                    self.adopt(file, &known);
-                } else {
-                    let path = self.settings.input.display();
-                    info!(%path, "following a new file from its start");
-                    self.add_lane(file, Ledger::default());
-                    // It came while the daemon ran: reading it is no catching up.
-                    if let Some(lane) = self.lanes.last_mut() {
-                        lane.opened_size = 0;
-                    }
-                }
-                self.set_input(InputState::Following);
+        for _ in 0..LISTED_AGAIN {
+            let newest = self.lanes.last().map_or(i64::MIN, |lane| lane.file.modified_ns());
+            if self.remembered.is_none() && !self.open_unseen(newest) {
+                // And a place for the file at the path.
+                self.rotations.waiting += 1;
+                return;
             }
-            // Gone again, or another thing by now: the next look tells.
-            Ok(None) => self.input.hinted = true,
-            Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
+            let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
+            match FollowedFile::open(fs, path, self.settings.max_line_bytes, None) {
+                // It may be a later one than stood there when the others were listed.
+                Ok(Some(file)) if self.remembered.is_none() && self.has_unseen_besides(&file) => {}
+                Ok(Some(file)) => {
+                    self.follow(file);
+                    return;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.set_input(InputState::Waiting(Waiting::of(&error)));
+                    return;
+                }
+            }
         }
+        // Gone again, another thing by now, or rotated all the time: the next look tells.
+        self.input.hinted = true;
+    }
+
+    /// Follows the file at the path, which was not known so far.
+    fn follow(&mut self, mut file: FollowedFile) {
+        if let Some(known) = self.remembered.take() {
+            self.adopt(file, &known);
+        } else {
+            if let Some(before) = self.lanes.last() {
+                self.skip_what_was_read(&mut file, before);
+            }
+            let path = self.settings.input.display();
+            info!(%path, offset = file.position(), "following a new file");
+            self.add_lane(file, Ledger::default());
+            // It came while the daemon ran: reading it is no catching up.
+            if let Some(lane) = self.lanes.last_mut() {
+                lane.opened_size = 0;
+            }
+        }
+        self.set_input(InputState::Following);
     }
 
     /// Adds a lane for a file that was just opened.
@@ -314,9 +429,10 @@ impl Pipeline {
         self.position.moved();
     }
 
-    fn new_lane(&mut self, file: FollowedFile, ledger: Ledger) -> Lane {
+    pub(super) fn new_lane(&mut self, file: FollowedFile, ledger: Ledger) -> Lane {
         let key = self.next_lane;
         self.next_lane += 1;
+        self.saw(&file);
         Lane::new(key, file, ledger, self.edges.clock.now())
     }
 
@@ -358,6 +474,22 @@ impl Pipeline {
         self.input.state = Some(state);
         self.input.since_ms = self.edges.clock.unix_ms();
     }
+}
+
+/// Moves a new life of the same file behind the last lines of the old one, if it begins with them.
+fn go_on_behind_mark(
+    old: &FollowedFile,
+    next: &mut FollowedFile,
+    max_line: usize,
+) -> io::Result<Option<u64>> {
+    let Some(mark) = old.line_mark() else { return Ok(None) };
+    let Some(end) = next.find_mark(&mark)? else { return Ok(None) };
+    next.move_to(end, max_line)?;
+    Ok(Some(end))
+}
+
+fn reason_of(cut: &Cut) -> LostReason {
+    if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten }
 }
 
 /// Ends a life: nothing more is read, and its unfinished line is a line of its own now.

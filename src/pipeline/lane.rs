@@ -8,7 +8,7 @@ use crate::domain::framing::{Frame, LineBytes, Place};
 use crate::domain::identity::Fingerprint;
 use crate::domain::ledger::{Amount, Class, Ledger};
 use crate::domain::position::Sha256;
-use crate::source::file::FollowedFile;
+use crate::source::file::{Cut, FollowedFile};
 
 /// A generation that is being read, or that was read and is not settled.
 pub(super) struct Lane {
@@ -20,6 +20,10 @@ pub(super) struct Lane {
     pub state: LaneState,
     /// A line that found no room.
     pub held: Option<Frame>,
+    /// It may be a copy, still being made, of another one: it is not read before that is known.
+    pub suspect: bool,
+    /// Its content was cut, and what came in its place is not judged yet.
+    pub cut: Option<PendingCut>,
     /// Why it can't be read at the moment.
     pub failing: Option<Waiting>,
     /// When something was last read from it.
@@ -43,6 +47,18 @@ pub(super) enum LaneState {
     Superseded,
     /// Its content is gone or ended: nothing more is read.
     Over,
+}
+
+/// A cut whose new content may still be being written.
+pub(super) struct PendingCut {
+    /// What was cut.
+    pub cut: Cut,
+    /// When it was noticed.
+    pub began: Instant,
+    /// The size then, or the last one that differed,
+    pub size: u64,
+    /// and when it was seen first.
+    pub since: Instant,
 }
 
 /// The bytes before the settled offset: remembered, or still in the buffer they were read into.
@@ -113,6 +129,8 @@ impl Lane {
             file,
             state: LaneState::Live,
             held: None,
+            suspect: false,
+            cut: None,
             failing: None,
             last_data: now,
             ledger,
@@ -153,6 +171,7 @@ impl Lane {
             },
             offset: self.settled,
             size: self.file.size(),
+            modified_ns: self.file.modified_ns(),
             ledger: self.ledger,
         }
     }

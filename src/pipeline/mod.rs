@@ -9,6 +9,7 @@ mod input;
 mod lane;
 mod lines;
 mod mailbox;
+mod missed;
 mod owner;
 mod position;
 mod report;
@@ -28,6 +29,7 @@ pub use self::start::{Start, StartAt, state_at};
 
 use self::input::InputWatch;
 use self::lane::{Lane, Tracked};
+use self::missed::Rotations;
 use self::position::PositionKeeper;
 use self::report::Reporter;
 use crate::checkpoint::writer::StateEvent;
@@ -117,6 +119,7 @@ pub struct Pipeline {
     lanes: Vec<Lane>,
     /// What is known of the input while nothing was there yet to compare it with.
     remembered: Option<GenerationState>,
+    rotations: Rotations,
     next_lane: u64,
     tracker: AckTracker<Tracked>,
     /// Where all bytes went so far.
@@ -265,9 +268,15 @@ impl Pipeline {
         if self.lanes.iter().all(|lane| lane.state != lane::LaneState::Over) {
             return;
         }
+        let is_done = |lane: &Lane| lane.state == lane::LaneState::Over && lane.is_settled();
+        // The newest life is remembered: what follows it at the path is compared with it.
+        if self.remembered.is_none() {
+            let newest = self.lanes.pop_if(|lane| is_done(lane));
+            self.remembered = newest.map(|lane| lane.checkpoint());
+        }
         let (closed, position) = (&mut self.closed, &mut self.position);
         self.lanes.retain(|lane| {
-            let done = lane.state == lane::LaneState::Over && lane.is_settled();
+            let done = is_done(lane);
             if done {
                 *closed += lane.ledger;
                 position.moved();

@@ -45,7 +45,10 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
                     info!("stopped: everything that was read is settled and committed");
                     return Stopped::Clean;
                 }
-                info!(in_flight, "stopped: lines that nobody could get yet are left to the next start");
+                info!(
+                    in_flight,
+                    "stopped: lines that nobody could get yet are left to the next start"
+                );
                 return Stopped::WithInFlight(in_flight);
             }
             Next::WhenThereIsRoom(until) => {

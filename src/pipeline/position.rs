@@ -169,7 +169,7 @@ impl Pipeline {
 
     fn generations(&self) -> Vec<GenerationState> {
         let lanes = self.lanes.iter().map(super::lane::Lane::checkpoint);
-        self.remembered.iter().cloned().chain(lanes).collect()
+        lanes.chain(self.remembered.iter().cloned()).collect()
     }
 
     fn checkpoint(&mut self) -> Checkpoint {

@@ -146,6 +146,7 @@ impl Pipeline {
             read: live.map_or(0, |lane| lane.file.position()),
             lag_bytes: self.lanes.iter().map(lag).sum(),
             lag_seconds: Duration::from_millis(age.max(0).unsigned_abs()).as_secs_f64(),
+            waiting_files: self.rotations.waiting,
             held_files: self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count(),
         }
     }

@@ -4,16 +4,17 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::input::{InputState, InputWatch};
 use super::lane::Lane;
+use super::missed::{Rotations, known_of};
 use super::position::PositionKeeper;
 use super::report::Reporter;
 use super::{Edges, Pipeline, Settings};
-use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
+use crate::checkpoint::{Checkpoint, GenerationState, LostReason};
 use crate::domain::acks::AckTracker;
-use crate::domain::identity::{Fingerprint, Identity, Resume};
+use crate::domain::identity::{Fingerprint, Resume};
 use crate::domain::ledger::Ledger;
 use crate::platform::fs::Fs;
 use crate::source::file::{FollowedFile, Known};
@@ -38,6 +39,17 @@ pub enum Start {
     Unreadable,
 }
 
+/// What stands at the input path, compared with what is known.
+enum Found {
+    /// The same content: it goes on at the offset.
+    Same,
+    /// Its last lines, which end here: it goes on behind them.
+    Its(u64),
+    /// Another one. What was not read of the one that is known is lost for this reason, if it is
+    /// nowhere else.
+    Another(LostReason),
+}
+
 impl Pipeline {
     /// A pipeline that goes on from `start`. Nothing is read before [`Pipeline::turn`].
     pub fn new(settings: Settings, edges: Edges, start: &Start) -> Self {
@@ -53,6 +65,7 @@ impl Pipeline {
         let mut pipeline = Self {
             lanes: Vec::new(),
             remembered: None,
+            rotations: Rotations::default(),
             next_lane: 0,
             tracker: AckTracker::new(settings.in_flight),
             ledger: Ledger::default(),
@@ -79,6 +92,7 @@ impl Pipeline {
             Some(checkpoint) => pipeline.go_on(&checkpoint),
             None => pipeline.begin(matches!(start, Start::First)),
         }
+        pipeline.remember_rotated();
         pipeline.ledger = pipeline.settled_so_far();
         pipeline
     }
@@ -86,6 +100,10 @@ impl Pipeline {
     /// The first start, or one that lost its position.
     fn begin(&mut self, first: bool) {
         let from_end = first && self.settings.start_at == StartAt::End;
+        if !first {
+            // Which of them were delivered, nobody knows.
+            self.open_unseen(i64::MIN);
+        }
         let Some(mut file) = self.open_at_start() else { return };
         let max_line = self.settings.max_line_bytes;
         if from_end && let Err(error) = file.move_to_line_end(u64::MAX, max_line) {
@@ -105,13 +123,14 @@ impl Pipeline {
             }
             return;
         };
-        for generation in older {
-            self.give_up(generation);
+        for known in older {
+            self.take_up(known, LostReason::MovedAway);
         }
         if let Some(file) = self.open_at_start() {
             self.adopt(file, live);
-        } else if find_moved(self.edges.fs.as_ref(), &live.path, &live.identity).is_some() {
-            self.give_up(live);
+        } else if self.is_beside(&live.identity) {
+            self.take_up(live, LostReason::MovedAway);
+            self.open_unseen(live.modified_ns);
         } else {
             // Perhaps its file system is not mounted yet, or it may not be read for now: what is
             // known of it is kept until something is there to compare it with.
@@ -121,16 +140,8 @@ impl Pipeline {
 
     /// Goes on with a file that is there, where what is known of the input says so.
     pub(super) fn adopt(&mut self, mut file: FollowedFile, live: &GenerationState) {
-        let known = Known {
-            identity: &live.identity,
-            head: live.head.as_ref(),
-            mark: &live.mark,
-            offset: live.offset,
-            generation: live.generation,
-            after: live.after,
-        };
         let max_line = self.settings.max_line_bytes;
-        let resume = match file.resume(&known, max_line) {
+        let resume = match self.compare(&mut file, live) {
             Ok(resume) => resume,
             Err(error) => {
                 // It may heal; the next look tries again.
@@ -139,23 +150,45 @@ impl Pipeline {
                 return;
             }
         };
-        match resume {
-            Resume::Continue => {
-                info!(
-                    offset = live.offset,
-                    size = file.size(),
-                    "resumed: the input goes on from here"
-                );
+        let lost = match resume {
+            Found::Same => {
+                let (offset, size) = (live.offset, file.size());
+                info!(offset, size, "resumed: the input goes on from here");
                 self.resume_lane(file, live);
+                return;
             }
-            Resume::Truncated => self.begin_new_life(file, live, LostReason::TruncatedUnread),
-            Resume::Rewritten => self.begin_new_life(file, live, LostReason::Rewritten),
-            Resume::Replaced => {
-                self.give_up(live);
-                info!("another file is at the input path: it is read from its start");
+            Found::Its(end) => {
+                info!(offset = end, "the input was cut to its last lines: it goes on behind them");
+                self.closed += live.ledger;
+                if let Err(error) = file.move_to(end, max_line) {
+                    error!(%error, "cannot go there: reading it from its start");
+                }
                 self.add_lane(file, Ledger::default());
+                return;
             }
+            Found::Another(reason) => reason,
+        };
+        // It may be rotated at any moment, and is not to be read twice.
+        self.saw(&file);
+        self.take_up(live, lost);
+        if self.open_unseen(live.modified_ns) {
+            info!("another content is at the input path: it is read from its start");
+            self.add_lane(file, Ledger::default());
         }
+    }
+
+    /// What the file at the path is to the life that is known.
+    fn compare(&self, file: &mut FollowedFile, live: &GenerationState) -> io::Result<Found> {
+        let (known, max_line) = (known_of(live), self.settings.max_line_bytes);
+        let reason = match file.resume(&known, max_line)? {
+            Resume::Continue => return Ok(Found::Same),
+            // A copy that an editor or a backup put there.
+            Resume::Replaced if file.resume_as_copy(&known, max_line)? => return Ok(Found::Same),
+            Resume::Replaced => LostReason::MovedAway,
+            Resume::Truncated => LostReason::TruncatedUnread,
+            Resume::Rewritten => LostReason::Rewritten,
+        };
+        Ok(file.find_mark(&live.mark)?.map_or(Found::Another(reason), Found::Its))
     }
 
     fn resume_lane(&mut self, file: FollowedFile, known: &GenerationState) {
@@ -165,39 +198,6 @@ impl Pipeline {
             // Nothing is new: a start that finds what it left writes nothing.
             self.position.unchanged(known.size);
         }
-    }
-
-    /// The same inode has other content now.
-    fn begin_new_life(&mut self, file: FollowedFile, known: &GenerationState, reason: LostReason) {
-        warn!(
-            offset = known.offset,
-            reason = reason.as_str(),
-            "the input is not what the checkpoint describes: its content is read from the start"
-        );
-        self.closed += known.ledger;
-        let (from, to) = (known.offset, known.size.max(known.offset));
-        self.lose(Lost { generation: known.generation, from, to, reason });
-        self.add_lane(file, Ledger::default());
-    }
-
-    /// The file of a generation is not at the input path any more.
-    fn give_up(&mut self, known: &GenerationState) {
-        self.closed += known.ledger;
-        let to = match find_moved(self.edges.fs.as_ref(), &known.path, &known.identity) {
-            Some(size) => size.max(known.size),
-            None => known.size,
-        };
-        let (from, to) = (known.offset, to.max(known.offset));
-        let reason = LostReason::MovedAway;
-        if from == to {
-            info!(
-                offset = from,
-                "a file was moved away while the bridge was down; as far as is known it was \
-                 delivered whole"
-            );
-        }
-        self.lose(Lost { generation: known.generation, from, to, reason });
-        self.position.moved();
     }
 
     /// The ledger of everything behind the watermark.
@@ -247,14 +247,4 @@ pub fn state_at(
     }
     file.move_to_line_end(offset, max_line_bytes)?;
     Ok(Some(Lane::new(0, file, Ledger::default(), Instant::now()).checkpoint()))
-}
-
-/// The size of a file that was moved to another name in its directory.
-fn find_moved(fs: &dyn Fs, path: &Path, identity: &Identity) -> Option<u64> {
-    let siblings: io::Result<_> = fs.list(path.parent()?);
-    siblings.ok()?.into_iter().filter(|sibling| sibling != path).find_map(|sibling| {
-        let facts = fs.stat(&sibling).ok()?;
-        let there = Identity { dev: facts.dev, ino: facts.ino, born_ns: facts.born_ns };
-        there.is_same_file(identity).then_some(facts.size)
-    })
 }

@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use super::compare::Known;
+use super::gzip::Gzip;
 use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
-use crate::domain::identity::{self, Comparison, Fingerprint, HEAD_BYTES, Identity, Resume};
+use crate::domain::identity::{self, Fingerprint, HEAD_BYTES, Identity};
 use crate::domain::position::{Generation, Span};
 use crate::platform::fs::{FileFacts, FileKind, Fs, InputFile};
 
@@ -14,16 +16,17 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 
 /// An open input file and how far it was read.
 pub struct FollowedFile {
-    file: Arc<dyn InputFile>,
-    path: PathBuf,
-    identity: Identity,
-    framer: LineFramer,
+    pub(super) file: Arc<dyn InputFile>,
+    pub(super) path: PathBuf,
+    pub(super) identity: Identity,
+    pub(super) framer: LineFramer,
     /// The first bytes, until the head is complete.
     head_bytes: Vec<u8>,
-    head: Option<Fingerprint>,
-    generation: Option<Generation>,
-    after: Option<Generation>,
-    size: u64,
+    pub(super) head: Option<Fingerprint>,
+    pub(super) generation: Option<Generation>,
+    pub(super) after: Option<Generation>,
+    pub(super) size: u64,
+    modified_ns: i64,
     overlap: Vec<u8>,
 }
 
@@ -58,22 +61,6 @@ pub struct Cut {
     pub unread: Span,
 }
 
-/// What the checkpoint remembers of a file.
-pub struct Known<'a> {
-    /// Who it is.
-    pub identity: &'a Identity,
-    /// Its first line.
-    pub head: Option<&'a Fingerprint>,
-    /// The bytes before the offset.
-    pub mark: &'a Fingerprint,
-    /// Where to go on.
-    pub offset: u64,
-    /// Its life.
-    pub generation: Option<Generation>,
-    /// The life before.
-    pub after: Option<Generation>,
-}
-
 /// Looks at the input path, links followed.
 ///
 /// # Errors
@@ -96,19 +83,25 @@ impl FollowedFile {
         max_line: usize,
         after: Option<(Identity, Option<Generation>)>,
     ) -> io::Result<Option<Self>> {
-        let file = match fs.open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let facts = file.facts()?;
-        if facts.kind != FileKind::Regular {
-            return Ok(None);
-        }
+        let Some((file, facts)) = open_regular(fs, path)? else { return Ok(None) };
         let identity = identity_of(&facts);
         let after = after.filter(|(former, _)| former.is_same_file(&identity));
         let after = after.and_then(|(_, generation)| generation);
-        Ok(Some(Self::at_start(file, path, identity, after, facts.size, max_line)))
+        Ok(Some(Self::at_start(file, path, &facts, after, max_line)))
+    }
+
+    /// Opens a rotated file to be read from its start, unpacked if it is packed. None if it is gone
+    /// by now.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` for what can't be unpacked.
+    pub fn open_rotated(fs: &dyn Fs, path: &Path, max_line: usize) -> io::Result<Option<Self>> {
+        let Some((mut file, mut facts)) = open_regular(fs, path)? else { return Ok(None) };
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            file = Arc::new(Gzip::new(file));
+            facts = file.facts()?;
+        }
+        Ok(Some(Self::at_start(file, path, &facts, None, max_line)))
     }
 
     /// The life that follows this one in the same open file, from its start. The path may name
@@ -116,17 +109,24 @@ impl FollowedFile {
     #[must_use]
     pub fn next_life(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
-        Self::at_start(file, &self.path, self.identity, self.generation, 0, max_line)
+        let mut next = Self { size: 0, ..Self::new(file, &self.path, self.identity, max_line) };
+        next.after = self.generation;
+        next.modified_ns = self.modified_ns;
+        next
     }
 
     fn at_start(
         file: Arc<dyn InputFile>,
         path: &Path,
-        identity: Identity,
+        facts: &FileFacts,
         after: Option<Generation>,
-        size: u64,
         max_line: usize,
     ) -> Self {
+        let (size, modified_ns) = (facts.size, facts.modified_ns);
+        Self { after, size, modified_ns, ..Self::new(file, path, identity_of(facts), max_line) }
+    }
+
+    fn new(file: Arc<dyn InputFile>, path: &Path, identity: Identity, max_line: usize) -> Self {
         Self {
             file,
             path: path.to_owned(),
@@ -135,44 +135,42 @@ impl FollowedFile {
             head_bytes: Vec::new(),
             head: None,
             generation: None,
-            after,
-            size,
+            after: None,
+            size: 0,
+            modified_ns: 0,
             overlap: Vec::new(),
         }
     }
 
-    /// Compares the file, opened at its start, with what is remembered, and goes on at the
-    /// remembered offset if it is the same content.
-    pub fn resume(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<Resume> {
-        let context_from = known.offset.saturating_sub(u64::from(known.mark.length));
-        let context = self.peek(context_from, known.mark.length as usize)?;
-        let head = match known.head {
-            Some(head) => self.peek(0, head.length as usize).map(|bytes| head.matches(&bytes))?,
-            None => true,
-        };
-        let resume = identity::plan_resume(Comparison {
-            same_file: self.identity.is_same_file(known.identity),
-            size: self.size,
-            offset: known.offset,
-            same_head: head,
-            same_mark: known.mark.matches(&context),
-        });
-        match resume {
-            Resume::Continue => {
-                self.generation = known.generation;
-                self.after = known.after;
-                self.head = known.head.copied();
-                self.framer = LineFramer::new(known.offset, &context, max_line);
-            }
-            Resume::Truncated | Resume::Rewritten => self.after = known.generation,
-            Resume::Replaced => {}
-        }
-        Ok(resume)
+    /// The bytes before the unfinished line, to find its place again; none if they are not known.
+    pub fn line_mark(&self) -> Option<Fingerprint> {
+        let (tail, unfinished) = (self.framer.tail(), self.framer.position() - self.line_start());
+        let before = tail.len().checked_sub(usize::try_from(unfinished).ok()?)?;
+        (before > 0).then(|| Fingerprint::of_mark(&tail[..before]))
+    }
+
+    /// Forgets the unfinished line, which goes on elsewhere.
+    pub fn forget_unfinished(&mut self, max_line: usize) {
+        self.framer = LineFramer::new(self.line_start(), b"", max_line);
+    }
+
+    /// Goes on reading this life, at the same place, in a copy of it.
+    pub fn go_on_in(&mut self, copy: Self) {
+        self.file = copy.file;
+        self.path = copy.path;
+        self.identity = copy.identity;
+        self.size = copy.size;
+        self.modified_ns = copy.modified_ns;
     }
 
     /// Moves a file opened at its start to just after the last LF before `limit`.
     pub fn move_to_line_end(&mut self, limit: u64, max_line: usize) -> io::Result<()> {
         let end = self.last_line_end(limit.min(self.size))?;
+        self.move_to(end, max_line)
+    }
+
+    /// Moves a file opened at its start to the end of a line.
+    pub fn move_to(&mut self, end: u64, max_line: usize) -> io::Result<()> {
         if end == 0 {
             return Ok(());
         }
@@ -189,12 +187,14 @@ impl FollowedFile {
         let known_size = self.size;
         let facts = self.file.facts()?;
         self.size = facts.size;
+        self.modified_ns = facts.modified_ns;
         let position = self.framer.position();
         let cut = |truncated| {
             let unread = Span { start: position, end: known_size.max(position) };
             Ok(Read::Cut(Cut { truncated, unread }))
         };
-        if facts.size < position {
+        // Of what is only appended to nothing goes away, read or not.
+        if facts.size < position.max(known_size) {
             return cut(true);
         }
         let wanted = usize::try_from(facts.size - position).unwrap_or(usize::MAX).min(BLOCK_BYTES);
@@ -265,8 +265,15 @@ impl FollowedFile {
     /// Looks at the size anew.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
         // A smaller size is for `read` to find, which needs to know what was there.
-        self.size = self.size.max(self.file.facts()?.size);
+        let facts = self.file.facts()?;
+        self.size = self.size.max(facts.size);
+        self.modified_ns = facts.modified_ns;
         Ok(self.size)
+    }
+
+    /// When it was last written, as far as seen: nanoseconds since 1970.
+    pub fn modified_ns(&self) -> i64 {
+        self.modified_ns
     }
 
     /// Where it was opened.
@@ -303,7 +310,7 @@ impl FollowedFile {
     }
 
     /// Reads without moving; shorter than `length` at the end of the file.
-    fn peek(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn peek(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
@@ -332,7 +339,18 @@ impl FollowedFile {
     }
 }
 
-fn identity_of(facts: &FileFacts) -> Identity {
+/// What stands at the path and its facts, if it is a regular file.
+fn open_regular(fs: &dyn Fs, path: &Path) -> io::Result<Option<(Arc<dyn InputFile>, FileFacts)>> {
+    let file = match fs.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let facts = file.facts()?;
+    Ok((facts.kind == FileKind::Regular).then_some((file, facts)))
+}
+
+pub(super) fn identity_of(facts: &FileFacts) -> Identity {
     Identity { dev: facts.dev, ino: facts.ino, born_ns: facts.born_ns }
 }
 
@@ -343,6 +361,7 @@ mod tests {
 
     use super::*;
     use crate::domain::framing::Content;
+    use crate::domain::identity::Resume;
     use crate::platform::fs::RealFs;
 
     const MAX_LINE: usize = 1 << 20;

@@ -1,4 +1,7 @@
 //! Bytes come in: files that are followed, and the hints that there is something to read.
 
+mod compare;
 pub mod file;
+mod gzip;
+pub mod siblings;
 pub mod watch;

@@ -66,6 +66,8 @@ pub struct Input {
     pub lag_seconds: f64,
     /// Files that are open, the live one included.
     pub held_files: usize,
+    /// Files that are not read yet and wait until there are fewer open.
+    pub waiting_files: usize,
 }
 
 /// The ledger, in bytes and lines.

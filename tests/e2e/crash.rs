@@ -101,9 +101,13 @@ fn pr_01_100_sigkills_under_load_lose_nothing_and_repeat_little() {
     let duplicates = numbers.len() - distinct.len();
     println!("{written} lines, {KILLS} kills, {duplicates} duplicates");
     assert!(duplicates > 0, "the kills did nothing");
-    // At most 50 a kill on a quiet machine; how many depends on its speed, so this is a sanity bound.
-    assert!(duplicates as u32 <= 500 * KILLS, "{duplicates} duplicates in {KILLS} kills");
+    // Some 20 a kill on a quiet machine; on a starved one a kill finds a backlog on its way, which is
+    // never more than may be in flight.
+    assert!(duplicates as u32 <= IN_FLIGHT * KILLS, "{duplicates} duplicates in {KILLS} kills");
 }
+
+/// The default of `BRIDGE_MAX_IN_FLIGHT`.
+const IN_FLIGHT: u32 = 16_384;
 
 /// The position is never ahead of what the topic holds, and what is repeated after a kill lies at
 /// or after it.

@@ -19,6 +19,7 @@ mod files;
 mod outage;
 mod poison;
 mod relay;
+mod rotation;
 mod samples;
 mod socketio;
 mod state;

@@ -113,7 +113,7 @@ impl Topic {
     pub fn wait_for_events(&mut self, count: usize) -> Vec<u64> {
         let mut seen: HashSet<u64> =
             self.records.iter().map(|record| events::number(&record.payload)).collect();
-        wait_for(&format!("{count} events in {}", self.name), || {
+        let enough = crate::support::poll(crate::support::PATIENCE, || {
             while let Some(record) = self.poll(Duration::from_millis(50)) {
                 seen.insert(events::number(&record.payload));
                 if seen.len() >= count {
@@ -122,6 +122,11 @@ impl Topic {
             }
             (seen.len() >= count).then_some(())
         });
+        if enough.is_none() {
+            let missing = (0..count as u64).filter(|number| !seen.contains(number)).take(20);
+            let missing: Vec<u64> = missing.collect();
+            panic!("{} of {count} events came, missing {missing:?}", seen.len());
+        }
         self.read_all();
         self.numbers()
     }

@@ -1,0 +1,174 @@
+//! Whether a file is, copies or begins with what was read of another one.
+//!
+//! Names decide nothing here: it is always the content that is compared.
+
+use std::io;
+
+use super::file::{BLOCK_BYTES, FollowedFile};
+use crate::domain::framing::{CONTEXT_BYTES, LineFramer};
+use crate::domain::identity::{self, Comparison, Fingerprint, HEAD_BYTES, Identity, Resume};
+use crate::domain::position::Generation;
+
+/// How far a file is searched for the place where reading stopped.
+const SEARCHED_MAX: u64 = 64 << 20;
+
+/// A shorter stretch of content may stand anywhere.
+const MARK_MIN: u32 = 32;
+
+/// What the checkpoint remembers of a file.
+pub struct Known<'a> {
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// Its first line.
+    pub head: Option<&'a Fingerprint>,
+    /// The bytes before the offset.
+    pub mark: &'a Fingerprint,
+    /// Where to go on.
+    pub offset: u64,
+    /// Its life.
+    pub generation: Option<Generation>,
+    /// The life before.
+    pub after: Option<Generation>,
+}
+
+impl FollowedFile {
+    /// Compares the file, opened at its start, with what is remembered, and goes on at the
+    /// remembered offset if it is the same content.
+    pub fn resume(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<Resume> {
+        let head = match known.head {
+            Some(head) => self.has_head(head)?,
+            None => true,
+        };
+        let context = self.before(known)?;
+        let resume = identity::plan_resume(Comparison {
+            same_file: self.identity.is_same_file(known.identity),
+            size: self.size,
+            offset: known.offset,
+            same_head: head,
+            same_mark: known.mark.matches(&context),
+        });
+        match resume {
+            Resume::Continue => self.go_on(known, &context, max_line),
+            Resume::Truncated | Resume::Rewritten => self.after = known.generation,
+            Resume::Replaced => {}
+        }
+        Ok(resume)
+    }
+
+    /// Goes on at the remembered offset if the file, opened at its start, has the content that is
+    /// remembered, whoever it is. False: it has not, or that can't be told.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` for what can't be unpacked.
+    pub fn resume_as_copy(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<bool> {
+        let Some(head) = known.head else { return Ok(false) };
+        if !self.has_head(head)? {
+            return Ok(false);
+        }
+        let context = self.before(known)?;
+        let same = known.mark.matches(&context);
+        if same {
+            self.go_on(known, &context, max_line);
+        }
+        Ok(same)
+    }
+
+    fn has_head(&self, head: &Fingerprint) -> io::Result<bool> {
+        Ok(head.matches(&self.peek(0, head.length as usize)?))
+    }
+
+    /// What stands where the mark was.
+    fn before(&self, known: &Known<'_>) -> io::Result<Vec<u8>> {
+        let length = known.mark.length;
+        self.peek(known.offset.saturating_sub(u64::from(length)), length as usize)
+    }
+
+    fn go_on(&mut self, known: &Known<'_>, context: &[u8], max_line: usize) {
+        self.generation = known.generation;
+        self.after = known.after;
+        self.head = known.head.copied();
+        self.framer = LineFramer::new(known.offset, context, max_line);
+    }
+
+    /// Whether `other`, opened at its start, has the content of this one as far as that was read; it
+    /// is moved there then.
+    ///
+    /// # Errors
+    /// Those of `other`.
+    pub fn is_copied_in(&self, other: &mut Self, max_line: usize) -> io::Result<bool> {
+        let position = self.framer.position();
+        if position == 0 {
+            return self.is_whole_in(other);
+        }
+        let mark = Fingerprint::of_mark(self.framer.tail());
+        let known = Known {
+            identity: &self.identity,
+            head: self.head.as_ref(),
+            mark: &mark,
+            offset: position,
+            generation: self.generation,
+            after: self.after,
+        };
+        other.resume_as_copy(&known, max_line)
+    }
+
+    /// Whether all there is in this file so far is what `other` begins with: it may be a copy of that
+    /// which is being made, or nothing yet.
+    ///
+    /// # Errors
+    /// Those of either.
+    pub fn is_beginning_of(&self, other: &Self) -> io::Result<bool> {
+        let size = self.file.facts()?.size;
+        let from = size.saturating_sub(CONTEXT_BYTES as u64);
+        let head = self.peek(0, HEAD_BYTES)?;
+        let tail = self.peek(from, (size - from) as usize)?;
+        Ok(head == other.peek(0, head.len())? && tail == other.peek(from, tail.len())?)
+    }
+
+    /// Whether `other` has the same content, to its end. A beginning in common would not tell: files may
+    /// all begin with the same line.
+    fn is_whole_in(&self, other: &Self) -> io::Result<bool> {
+        let Ok(size) = self.file.facts().map(|facts| facts.size) else { return Ok(false) };
+        let same = |from: u64, length: usize| -> io::Result<bool> {
+            Ok(self.peek(from, length).ok() == Some(other.peek(from, length)?))
+        };
+        Ok(size > 0
+            && same(0, HEAD_BYTES)?
+            && same(size.saturating_sub(CONTEXT_BYTES as u64), CONTEXT_BYTES)?
+            && other.peek(size, 1)?.is_empty())
+    }
+
+    /// The offset behind the only line that ends with the bytes of `mark`. None: there is no such
+    /// line, or more than one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn find_mark(&self, mark: &Fingerprint) -> io::Result<Option<u64>> {
+        let length = mark.length as usize;
+        if mark.length < MARK_MIN {
+            return Ok(None);
+        }
+        // `bytes` begins at `from` and holds at least a mark more than what is searched.
+        let (mut bytes, mut from, mut found) = (Vec::new(), 0, None);
+        while from + (bytes.len() as u64) < SEARCHED_MAX {
+            let block = self.peek(from + bytes.len() as u64, BLOCK_BYTES)?;
+            if block.is_empty() {
+                break;
+            }
+            let searched = bytes.len();
+            bytes.extend_from_slice(&block);
+            for end in memchr::memchr_iter(b'\n', &block).map(|at| searched + at + 1) {
+                if end >= length && mark.matches(&bytes[end - length..end]) {
+                    if found.is_some() {
+                        return Ok(None);
+                    }
+                    found = Some(from + end as u64);
+                }
+            }
+            let done = bytes.len().saturating_sub(length);
+            bytes.drain(..done);
+            from += done as u64;
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,190 @@
+//! The files that the input was rotated to, beside it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{FollowedFile, identity_of};
+use crate::domain::identity::Identity;
+use crate::domain::rotation::{self, Packing, Rotated};
+use crate::platform::fs::{FileKind, Fs};
+
+/// A file beside the input.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Who it is.
+    pub identity: Identity,
+    /// Size in bytes, packed if it is.
+    pub size: u64,
+    /// When it was last written, nanoseconds since 1970, by the file system's clock.
+    pub modified_ns: i64,
+}
+
+/// A rotation is under way: what was listed has other names by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved;
+
+impl Sibling {
+    /// Opens it, to be read from its start. None: it is not there any more, but perhaps elsewhere.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` for what can't be unpacked.
+    pub fn open(&self, fs: &dyn Fs, max_line: usize) -> io::Result<Option<FollowedFile>> {
+        let file = FollowedFile::open_rotated(fs, &self.path, max_line)?;
+        Ok(file.filter(|file| file.identity().is_same_file(&self.identity)))
+    }
+}
+
+/// One whose name is that of a rotated file.
+#[derive(Clone, Debug)]
+pub struct RotatedSibling {
+    /// The name, taken apart.
+    pub name: Rotated,
+    /// The file.
+    pub file: Sibling,
+}
+
+/// What is beside the input.
+#[derive(Debug, Default)]
+pub struct Siblings {
+    /// By their names rotated from it, oldest first.
+    pub rotated: Vec<RotatedSibling>,
+    others: Vec<Sibling>,
+}
+
+impl Siblings {
+    /// Looks at the input's directory.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of(fs: &dyn Fs, input: &Path) -> io::Result<Self> {
+        let (Some(directory), Some(input)) = (input.parent(), input.file_name()) else {
+            return Ok(Self::default());
+        };
+        let (input, mut siblings) = (input.to_string_lossy(), Self::default());
+        for path in fs.list(directory)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == input {
+                continue;
+            }
+            // What goes away meanwhile was listed under another name, or is gone.
+            let Ok(facts) = fs.stat(&path) else { continue };
+            if facts.kind != FileKind::Regular {
+                continue;
+            }
+            let (identity, size, modified_ns) =
+                (identity_of(&facts), facts.size, facts.modified_ns);
+            let file = Sibling { path, identity, size, modified_ns };
+            match Rotated::of(&input, &name) {
+                Some(name) => siblings.rotated.push(RotatedSibling { name, file }),
+                None => siblings.others.push(file),
+            }
+        }
+        siblings.drop_halves();
+        rotation::sort(&mut siblings.rotated, |it| (&it.name, it.file.modified_ns));
+        Ok(siblings)
+    }
+
+    /// The one that is this file, whatever its name.
+    pub fn by_identity(&self, identity: &Identity) -> Option<&Sibling> {
+        let rotated = self.rotated.iter().map(|it| &it.file);
+        rotated.chain(&self.others).find(|file| file.identity.is_same_file(identity))
+    }
+
+    /// The newest rotated one that `goes_on` accepts, which puts the file in its place. `is_other`: is
+    /// known to be something else.
+    ///
+    /// # Errors
+    /// They were moved meanwhile.
+    pub fn newest(
+        &self,
+        fs: &dyn Fs,
+        max_line: usize,
+        is_other: impl Fn(&Sibling) -> bool,
+        goes_on: impl Fn(&mut FollowedFile) -> io::Result<bool>,
+    ) -> Result<Option<FollowedFile>, Moved> {
+        for RotatedSibling { name, file } in self.rotated.iter().rev() {
+            if name.packing == Packing::Other || is_other(file) {
+                continue;
+            }
+            // One that can't be read is told of where it is missed.
+            let Ok(mut file) = file.open(fs, max_line) else { continue };
+            if goes_on(file.as_mut().ok_or(Moved)?).unwrap_or(false) {
+                return Ok(file);
+            }
+        }
+        Ok(None)
+    }
+
+    /// While a file is being packed, there are both; the whole one is the one to read.
+    fn drop_halves(&mut self) {
+        let is_plain = |it: &RotatedSibling| it.name.packing == Packing::Plain;
+        let plain = self.rotated.iter().filter(|it| is_plain(it));
+        let plain: Vec<Rotated> = plain.map(|it| it.name.clone()).collect();
+        self.rotated.retain(|it| is_plain(it) || !plain.iter().any(|name| name.is_same(&it.name)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::identity::Fingerprint;
+    use crate::platform::fs::RealFs;
+    use crate::source::file::Known;
+
+    const MAX_LINE: usize = 1 << 20;
+
+    fn names(siblings: &Siblings) -> Vec<String> {
+        let name = |it: &RotatedSibling| it.file.path.file_name()?.to_str().map(str::to_owned);
+        siblings.rotated.iter().filter_map(name).collect()
+    }
+
+    #[test]
+    fn rotated_files_come_oldest_first_and_half_packed_ones_once() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["e", "e.1", "e.2", "e.2.gz", "e.3.gz", "e.bak", "e.10.xz", "other.1"] {
+            std::fs::write(directory.path().join(name), name).unwrap();
+        }
+        std::fs::create_dir(directory.path().join("e.4")).unwrap();
+        let siblings = Siblings::of(&RealFs, &directory.path().join("e")).unwrap();
+        assert_eq!(names(&siblings), ["e.10.xz", "e.3.gz", "e.2", "e.1"]);
+        let other = std::fs::File::open(directory.path().join("e.bak")).unwrap();
+        let identity = identity_of(&crate::platform::fs::InputFile::facts(&other).unwrap());
+        assert!(siblings.by_identity(&identity).is_some(), "its name does not matter");
+        assert!(Siblings::of(&RealFs, Path::new("/nowhere/e")).is_err());
+    }
+
+    #[test]
+    fn in_09_a_copy_is_known_by_its_content_and_read_from_the_offset() {
+        let directory = tempfile::tempdir().unwrap();
+        let input = directory.path().join("e");
+        std::fs::write(&input, "one\ntwo\nthree\n").unwrap();
+        let original = FollowedFile::open(&RealFs, &input, MAX_LINE, None).unwrap().unwrap();
+        let (head, mark) = (Fingerprint::of_head(b"one\n"), Fingerprint::of_mark(b"one\ntwo\n"));
+        let known = Known {
+            identity: original.identity(),
+            head: head.as_ref(),
+            mark: &mark,
+            offset: 8,
+            generation: original.generation(),
+            after: None,
+        };
+        let find = |content: &str| {
+            std::fs::write(directory.path().join("e.1"), content).unwrap();
+            let siblings = Siblings::of(&RealFs, &input).unwrap();
+            let found = siblings.newest(
+                &RealFs,
+                MAX_LINE,
+                |_| false,
+                |file| file.resume_as_copy(&known, MAX_LINE),
+            );
+            found.unwrap().map(|file| file.position())
+        };
+        assert_eq!(find("one\ntwo\nthree\n"), Some(8));
+        assert_eq!(find("one\ntwo\n"), Some(8));
+        for other in ["one\ntwx\nthree\n", "ane\ntwo\nthree\n", "one\n", ""] {
+            assert_eq!(find(other), None, "{other}");
+        }
+    }
+}

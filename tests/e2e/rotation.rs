@@ -1,0 +1,343 @@
+//! Rotated in every way that admins know, while the daemon runs and while it does not.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::files::{Setup, lines, setup};
+use crate::support::broker::Broker;
+use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
+use crate::support::daemon::Bridge;
+use crate::support::events::Appender;
+use crate::support::wait_for;
+
+/// The file that the input was rotated to, by the end of its name.
+fn rotated(setup: &Setup, end: &str) -> PathBuf {
+    let mut name = setup.bridge.input().into_os_string();
+    name.push(end);
+    name.into()
+}
+
+/// `create`: the file goes away under another name, the app opens a new one.
+fn rename(setup: &Setup, end: &str) {
+    fs::rename(setup.bridge.input(), rotated(setup, end)).unwrap();
+}
+
+fn gzip(path: &Path) {
+    assert!(Command::new("gzip").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn in_07_three_rotations_with_compression_while_down_lose_nothing_and_repeat_nothing() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    setup.bridge.append().events(10..20);
+    rename(&setup, ".3");
+    setup.bridge.append().events(20..5_000);
+    rename(&setup, ".2");
+    setup.bridge.append().events(5_000..5_010);
+    rename(&setup, ".1");
+    setup.bridge.append().events(5_010..5_020);
+    gzip(&rotated(&setup, ".3"));
+    gzip(&rotated(&setup, ".2"));
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..5_020).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    // And nothing of it again.
+    setup.bridge.append().events(5_020..5_030);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..5_030).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_08_the_life_that_was_half_read_is_resumed_inside_its_gz() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..3_000).stop(), 0);
+    setup.bridge.append().events(3_000..6_000);
+    rename(&setup, "-20260129");
+    gzip(&rotated(&setup, "-20260129"));
+    // Nothing at the path yet.
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("waiting for the input");
+    setup.bridge.append().events(6_000..6_010);
+    setup.expect(&(0..6_010).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_07_bytes_of_a_file_deleted_while_down_are_told_as_lost_with_their_range() {
+    let mut setup = setup();
+    let daemon = setup.deliver(0..10);
+    let from = fs::metadata(setup.bridge.input()).unwrap().len();
+    // Seen, and not delivered.
+    setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
+    setup.bridge.append().write(br#"{"event_type":"order_event","times"#);
+    let to = from + 34;
+    wait_for("the size to be seen", || (setup.bridge.checkpoint()["size"] == to).then_some(()));
+    assert_eq!(daemon.stop(), 0);
+    fs::remove_file(setup.bridge.input()).unwrap();
+    setup.bridge.append().events(20..30);
+    let daemon = setup.bridge.start();
+    let lost = daemon.wait_for_log("are lost");
+    for part in ["ERROR", "moved_away", &format!("from={from}"), &format!("to={to}")] {
+        assert!(lost.contains(part), "{part} in {lost}");
+    }
+    setup.expect(&(0..10).chain(20..30).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    let lost = setup.bridge.checkpoint()["lost"].clone();
+    assert_eq!(lost.as_array().map(Vec::len), Some(1));
+    assert_eq!(lost[0]["reason"], "moved_away");
+    assert_eq!((&lost[0]["from"], &lost[0]["to"]), (&from.into(), &to.into()));
+}
+
+/// `copytruncate`, three times while the daemon is down.
+#[test]
+fn in_09_copies_made_while_down_are_read_from_where_the_original_stood() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    let mut input = setup.bridge.append();
+    for (number, end) in [(10, ".3"), (20, ".2"), (30, ".1")] {
+        input.events(number..number + 10);
+        fs::copy(setup.bridge.input(), rotated(&setup, end)).unwrap();
+        OpenOptions::new().write(true).open(setup.bridge.input()).unwrap().set_len(0).unwrap();
+    }
+    input.events(40..50);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..50).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+}
+
+/// logrotate's own files, for one input.
+fn logrotate(setup: &Setup, directives: &str) {
+    let directory = setup.bridge.directory();
+    let (configuration, state) = (directory.join("logrotate.conf"), directory.join("logrotate"));
+    let text = format!("{} {{\n{directives}\n}}\n", setup.bridge.input().display());
+    fs::write(&configuration, text).unwrap();
+    let done = Command::new("/usr/sbin/logrotate")
+        .args(["--force", "--state"])
+        .args([&state, &configuration])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn in_09_fifty_live_copytruncates_by_logrotate_lose_nothing() {
+    let setup = setup();
+    let daemon = setup.deliver(0..1);
+    let mut input = setup.bridge.append();
+    input.events(1..5);
+    for round in 0..50 {
+        input.events(round * 20 + 5..round * 20 + 15);
+        // Between its copy and its truncation nobody may write; that is logrotate's own gap.
+        logrotate(&setup, "rotate 60\ncopytruncate\nmissingok");
+        input.events(round * 20 + 15..round * 20 + 25);
+    }
+    setup.expect(&(0..1_005).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+}
+
+#[test]
+fn in_46_logrotates_other_ways_lose_nothing() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    // dateformat counts seconds: two rotations in one would be skipped.
+    let mut ways = [
+        "rotate 60\ncreate\ndateext\ndateformat -%Y%m%d-%s",
+        "rotate 60\ncreate",
+        "rotate 60\ncreate\ncompress",
+        "rotate 60\ncreate\ncompress\ndelaycompress",
+        "rotate 60\nrenamecopy\ncreate",
+        "rotate 60\nnocreate",
+    ]
+    .to_vec();
+    let mut next = 10;
+    for _ in 0..2 {
+        for way in &ways {
+            setup.bridge.append().events(next..next + 100);
+            next += 100;
+            logrotate(&setup, way);
+            setup.bridge.append().events(next..next + 10);
+            next += 10;
+        }
+        ways.remove(0);
+    }
+    setup.expect(&(0..next).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+}
+
+#[test]
+fn in_05_in_06_200_rotations_in_a_row_with_late_writers_lose_nothing() {
+    let setup = setup();
+    let daemon = setup.deliver(5_000..5_010);
+    let mut late: Option<Appender> = None;
+    for round in 0..200_u64 {
+        let mut input = setup.bridge.append();
+        input.events(round * 10..round * 10 + 6);
+        rename(&setup, &format!("-20260129-{round:06}"));
+        // Its writer has not noticed yet; the one before that does only now.
+        input.events(round * 10 + 6..round * 10 + 8);
+        if let Some(mut before) = late.replace(input) {
+            before.events(round * 10 - 2..round * 10);
+        }
+    }
+    late.unwrap().events(1_998..2_000);
+    setup.bridge.append().events(2_000..2_010);
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    consumer.wait_for_events(2_020);
+    setup.bridge.wait_until_settled();
+    consumer.read_all();
+    let numbers = consumer.numbers();
+    let distinct: HashSet<u64> = numbers.iter().copied().collect();
+    assert_eq!((distinct.len(), numbers.len()), (2_020, 2_020), "lost or repeated");
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// What `OpenAlgo` does to its own logs: the last lines, written over the file in place.
+fn cut_to_last(path: &Path, keep: usize) {
+    let content = fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = content.lines().collect();
+    let last = &lines[lines.len().saturating_sub(keep)..];
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    for line in last {
+        file.write_all(line.as_bytes()).unwrap();
+        file.write_all(b"\n").unwrap();
+    }
+}
+
+#[test]
+fn in_13_cut_in_place_to_the_last_lines_a_hundred_times_repeats_nothing() {
+    let setup = setup();
+    let daemon = setup.bridge.start();
+    for round in 0..100 {
+        setup.bridge.append().events(round * 20..round * 20 + 20);
+        // What is cut before it was read is lost, whoever reads.
+        setup.bridge.wait_until_settled();
+        cut_to_last(&setup.bridge.input(), 30);
+    }
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    consumer.wait_for_events(2_000);
+    setup.bridge.wait_until_settled();
+    consumer.read_all();
+    let numbers = consumer.numbers();
+    println!("{} repeated of 2000 in 100 cuts", numbers.len() - 2_000);
+    assert_first_deliveries_in_order(&consumer.records);
+    // A cut that comes while the one before is being judged may repeat what it kept.
+    assert!(numbers.len() < 2_000 + 100 * 30, "everything that was kept is repeated");
+    assert_eq!(daemon.stop(), 0);
+    // While it is down too.
+    setup.bridge.append().events(2_000..2_020);
+    cut_to_last(&setup.bridge.input(), 40);
+    setup.bridge.append().events(2_020..2_040);
+    let before = numbers.len();
+    let daemon = setup.bridge.start();
+    consumer.wait_for_events(2_040);
+    setup.bridge.wait_until_settled();
+    consumer.read_all();
+    assert_eq!(consumer.numbers()[before..], (2_000..2_040).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// An editor writes a new file with the same content, and moves it to the path.
+#[test]
+fn in_32_a_file_that_an_editor_saved_goes_on_where_it_was() {
+    let setup = setup();
+    let save = |more: std::ops::Range<u64>| {
+        let copy = setup.bridge.directory().join("events/.saved");
+        let content = fs::read_to_string(setup.bridge.input()).unwrap();
+        fs::write(&copy, content + &lines(more)).unwrap();
+        fs::rename(&copy, setup.bridge.input()).unwrap();
+    };
+    let daemon = setup.deliver(0..10);
+    save(10..12);
+    setup.expect(&(0..12).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    save(12..14);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..14).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn ck_08_without_a_readable_position_rotated_files_are_read_too_oldest_first() {
+    let setup = setup();
+    assert_eq!(setup.deliver(0..10).stop(), 0);
+    rename(&setup, ".2");
+    gzip(&rotated(&setup, ".2"));
+    setup.bridge.append().events(10..20);
+    rename(&setup, ".1");
+    setup.bridge.append().events(20..30);
+    for copy in
+        ["checkpoint.json", "checkpoint.prev.json", "checkpoint.note.0", "checkpoint.note.1"]
+    {
+        let _ = fs::write(setup.bridge.state().join(copy), "garbage");
+    }
+    let daemon = setup.bridge.start();
+    daemon.wait_for_log("the position is lost");
+    setup.expect(&(0..10).chain(0..30).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Rotated on and on while the broker is away, and the rotated files deleted meanwhile: what was held
+/// open is delivered, of the rest the daemon says what it was.
+#[test]
+fn in_06_in_20_rotated_and_deleted_while_the_broker_is_away_everything_is_delivered_or_told() {
+    const ROTATIONS: u64 = 90;
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_MAX_IN_FLIGHT", "20");
+    bridge.append().events([9_999]);
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    broker.stop();
+    let directory = bridge.input().parent().unwrap().to_owned();
+    let mut lengths = Vec::new();
+    for round in 0..ROTATIONS {
+        let text = lines(round * 10..round * 10 + 10);
+        bridge.append().write(text.as_bytes());
+        lengths.push(text.len() as u64);
+        let name = format!("order_events.jsonl-20260129-{round:06}");
+        fs::rename(bridge.input(), directory.join(name)).unwrap();
+    }
+    bridge.append().events(ROTATIONS * 10..ROTATIONS * 10 + 10);
+    // As many as there may be are open; the others, and the one at the path, were seen.
+    wait_for("all files to be seen", || {
+        let input = bridge.status()["input"].clone();
+        let waiting = ROTATIONS + 1 - 64;
+        (input["held_files"] == 64 && input["waiting_files"] == waiting).then_some(())
+    });
+    for entry in fs::read_dir(&directory).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().contains("-2026") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    broker.start_again();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let last = ROTATIONS * 10 + 9;
+    wait_for("the last event", || {
+        consumer.poll(Duration::from_millis(100));
+        consumer.numbers().contains(&last).then_some(())
+    });
+    bridge.wait_until_settled();
+    consumer.read_all();
+    let came: HashSet<u64> = consumer.numbers().into_iter().collect();
+    let missing = (0..ROTATIONS).filter(|round| !came.contains(&(round * 10)));
+    let missing: u64 = missing.map(|round| lengths[round as usize]).sum();
+    let whole = (0..ROTATIONS * 10).filter(|number| came.contains(number)).count();
+    assert_eq!(whole % 10, 0, "a part of a file was delivered");
+    let status = bridge.status();
+    println!("{whole} of {} delivered, {missing} bytes missing", ROTATIONS * 10);
+    assert!(missing > 0, "more than may be held were to be deleted");
+    assert_eq!(status["ledger"]["bytes"]["lost"], missing, "what is missing is told");
+    assert_eq!(daemon.stop(), 0);
+}
