@@ -10,25 +10,9 @@ use std::time::{Duration, Instant};
 use crate::support::broker::Broker;
 use crate::support::consumer::Topic;
 use crate::support::daemon::Bridge;
-use crate::support::socketio::{Client, Event, Standard};
-use crate::support::{PATIENCE, events, poll, wait_for};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// What clients have to get for a file: name and text of `data`, cut out of the line by hand.
-fn expected(content: &str) -> Vec<Event> {
-    let events = content.lines().filter_map(|line| {
-        let envelope: serde_json::Value = serde_json::from_str(line).ok()?;
-        envelope["data"].is_object().then_some(())?;
-        let at = line.find("\"data\":").expect("data") + 7;
-        let data = line[at..].trim_start().strip_suffix('}').expect("data comes last").trim_end();
-        Some(Event { name: envelope["event_type"].as_str()?.to_owned(), data: data.to_owned() })
-    });
-    events.collect()
-}
+use crate::support::http::{POLLING, request, request_with};
+use crate::support::socketio::{Client, Event, Standard, expected};
+use crate::support::{PATIENCE, events, free_port, poll, wait_for};
 
 #[test]
 fn standard_clients_get_every_event_of_the_samples_in_order_with_the_text_of_the_line() {
@@ -314,32 +298,11 @@ fn the_apps_session_lets_in_and_an_answer_holds_for_a_while() {
     assert_eq!(daemon.stop(), 0);
 }
 
-/// Where polling clients begin.
-const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-
 /// The id of a new session over polling.
 fn polling_session(address: &str) -> String {
     let opened = request(address, "GET", POLLING, "");
     let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
     id.expect("a session").to_owned()
-}
-
-/// Status line and headers of the answer to a request.
-fn request(address: &str, method: &str, target: &str, headers: &str) -> String {
-    request_with(address, method, target, headers, "")
-}
-
-fn request_with(address: &str, method: &str, target: &str, headers: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
 }
 
 #[test]

@@ -1,12 +1,15 @@
-//! What the tests stand on: a broker, a daemon, a consumer, events, and waiting for conditions.
+//! What the tests stand on: a broker, a daemon, a consumer, a host, events, and waiting for conditions.
 
 pub mod broker;
 pub mod consumer;
 pub mod daemon;
 pub mod events;
+pub mod host;
+pub mod http;
 pub mod socketio;
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
@@ -37,6 +40,11 @@ pub fn poll<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Opti
         // Between two looks at a condition, with a deadline.
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
 }
 
 /// SHA-256 in hex digits.

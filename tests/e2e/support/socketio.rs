@@ -27,6 +27,18 @@ impl Event {
     }
 }
 
+/// What clients have to get for a file: name and text of `data`, cut out of the line by hand.
+pub fn expected(content: &str) -> Vec<Event> {
+    let events = content.lines().filter_map(|line| {
+        let envelope: Value = serde_json::from_str(line).ok()?;
+        envelope["data"].is_object().then_some(())?;
+        let at = line.find("\"data\":").expect("data") + 7;
+        let data = line[at..].trim_start().strip_suffix('}').expect("data comes last").trim_end();
+        Some(Event { name: envelope["event_type"].as_str()?.to_owned(), data: data.to_owned() })
+    });
+    events.collect()
+}
+
 /// A client over websocket that reads when it is told to.
 pub struct Client {
     socket: WebSocket<TcpStream>,
@@ -64,15 +76,17 @@ impl Client {
         }
     }
 
-    /// A websocket for a session that there is already: `query` is `&sid=` and its id.
+    /// A websocket for a session that there is already: `query` is `&sid=` and its id. What follows
+    /// the port in `address` stands before `/socket.io/`.
     pub fn connect(address: &str, query: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
+        let port = address.split('/').next().unwrap_or_default();
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(port).map_err(|error| error.to_string())?;
         let (socket, _) =
             tungstenite::client(request, stream).map_err(|error| error.to_string())?;
         Ok(Self { socket })
@@ -142,7 +156,7 @@ pub struct Standard {
 }
 
 /// The path of something in the repository.
-fn repository(path: &str) -> PathBuf {
+pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -167,6 +181,11 @@ impl Standard {
             node("browser.mjs"),
             &[&["--page", &format!("http://{address}/live")], more].concat(),
         )
+    }
+
+    /// The stand-in's page in Chromium, as somebody who has logged in.
+    pub fn toasts(site: &str) -> Self {
+        Self::start(node("toasts.mjs"), &["--site", site])
     }
 
     /// python-socketio, `sync` or `asyncio`.
