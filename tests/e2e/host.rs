@@ -2,6 +2,7 @@
 //! by its drop-in; the daemon; browsers and strangers. See `tests/openalgo/host.py`.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -19,6 +20,10 @@ const BRIDGE: &str = "/bridge/socket.io/";
 
 /// The namespace of the relay.
 const NAMESPACE: &str = "/openalgo-bridge";
+
+/// The settings with which the daemon asks nobody: nginx's session check alone decides.
+const NGINX_ALONE: [(&str, &str); 2] =
+    [("SOCKETIO_AUTH_URL", ""), ("SOCKETIO_AUTH_TOKEN_FILE", "")];
 
 /// What the page shows for an order.
 fn order_toast(id: &str) -> String {
@@ -242,7 +247,10 @@ fn a_client_gets_through_nginx_byte_for_byte_what_flask_socketio_sends_with_a_se
 #[test]
 fn the_kit_is_still_active_after_the_apps_files_were_replaced_and_it_restarted() {
     let mut host = Host::start();
-    let bridge = host.bridge();
+    let mut bridge = host.bridge();
+    for (key, nothing) in NGINX_ALONE {
+        bridge.set(key, nothing);
+    }
     let daemon = bridge.start();
     bridge.address();
     let page = host.client("/socket.io/", "polling", None);
@@ -448,6 +456,11 @@ fn a_stranger_can_neither_receive_nor_inject_by_any_path() {
     assert_eq!(tool.wait_for_events(1), first);
     assert_eq!(admitted.event(PATIENCE), Some(first[0].clone()));
     refused.assert_nothing_came();
+    // Nor is the file itself for other users of the machine.
+    for path in [&host.events, host.events.parent().unwrap()] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0, "{}: {mode:o}", path.display());
+    }
 
     // The same while the daemon is a client of the app's.
     let daemon = switch(&mut bridge, Some(daemon), &[("SOCKETIO_VIA", "relay")]);
@@ -513,28 +526,27 @@ fn latencies(host: &Host, browser: &Standard, via: &str, round: &str) -> Vec<f64
 
 /// On the same machine, so that both sides have one clock. Other tests run beside this one and take all of a small
 /// machine for seconds at a time, so the best of three rounds counts. By the relay an event goes through the app and
-/// is polled for by its page, all in one Python thread, which a busy machine slows down far more: that is printed.
+/// is polled for by its page, in one Python thread. Left alone that takes 8 ms at the 95th percentile, but it is
+/// slowed down far more by a machine that is full than the server's way is (3 ms): there the median has to do.
 #[test]
 fn append_to_browser_is_below_100_ms_at_the_95th_percentile() {
     let host = Host::start();
     let mut bridge = host.bridge();
     let browser = host.browser();
     wait_until_connected(&browser, Some("app"), 1);
-    // The server is as open as it can be, so that nginx and the page's origin alone decide.
-    let server = [("SOCKETIO_AUTH_URL", ""), ("SOCKETIO_AUTH_TOKEN_FILE", "")];
     bridge.set("SOCKETIO_CORS_ORIGINS", &host.origin);
     let token = host.token.to_string_lossy().into_owned();
     let relay = [("SOCKETIO_VIA", "relay"), ("SOCKETIO_AUTH_TOKEN_FILE", &*token)];
     let mut daemon = None;
-    for (mode, via, settings) in [("server", "bridge", server), ("relay", "app", relay)] {
+    let modes = [("server", "bridge", NGINX_ALONE, 95), ("relay", "app", relay, 50)];
+    for (mode, via, settings, asserted) in modes {
         let running = switch(&mut bridge, daemon.take(), &settings);
         if mode == "server" {
             wait_until_connected(&browser, Some("bridge"), 1);
         }
         append(&host, &line_of_another_program(mode));
         wait_for_toast(&browser, via, &order_toast(mode));
-        let rounds = if mode == "server" { 3 } else { 1 };
-        let fast_enough = (0..rounds).any(|round| {
+        let fast_enough = (0..3).any(|round| {
             let sorted = latencies(&host, &browser, via, &format!("{mode} {round}"));
             let at = |percent: usize| sorted[EVENTS * percent / 100];
             println!(
@@ -543,9 +555,9 @@ fn append_to_browser_is_below_100_ms_at_the_95th_percentile() {
                 at(95),
                 at(99)
             );
-            at(95) < 100.0
+            at(asserted) < 100.0
         });
-        assert!(fast_enough || mode == "relay", "{mode}: p95 is 100 ms or more in each round");
+        assert!(fast_enough, "{mode}: p{asserted} is 100 ms or more in three rounds");
         daemon = Some(running);
     }
     assert_eq!(daemon.unwrap().stop(), 0);
