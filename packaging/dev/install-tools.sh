@@ -11,6 +11,7 @@ SLF4J=1.7.36 # the API version Kafka uses; without a backend a broker that fails
 
 PYTHON_LIST=packaging/dev/requirements.txt
 NODE_LIST=tests/clients/package-lock.json
+NODE_SCRIPTS=(client.mjs browser.mjs toasts.mjs)
 
 # Commands, and the package that brings each. A command from elsewhere (say, another JDK) will do.
 COMMANDS=(
@@ -28,6 +29,7 @@ TEST_COMMANDS=(
   node:nodejs npm:npm                  # the standard Socket.IO client
   chromium:chromium                    # a browser
   nginx:nginx-light                    # stands before the app
+  openssl:openssl                      # and has a certificate
   logrotate:logrotate                  # rotates the events
   strace:strace                        # tests look at system calls and inject errors
   shellcheck:shellcheck                # make check
@@ -57,7 +59,11 @@ python_ready() {
   [[ $scope != all ]] ||
     { cmp -s "$PYTHON_LIST" "$python_stamp" && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
 }
-node_ready() { [[ $scope != all ]] || cmp -s "$NODE_LIST" "$node_stamp"; }
+node_ready() { [[ $scope != all ]] || { cmp -s "$NODE_LIST" "$node_stamp" && have_scripts; }; }
+have_scripts() {
+  local script
+  for script in "${NODE_SCRIPTS[@]}"; do [[ -e .tools/clients/$script ]] || return; done
+}
 everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready; }
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
@@ -154,7 +160,7 @@ install_node() {
   cp tests/clients/package.json "$NODE_LIST" .tools/clients/
   (cd .tools/clients && npm ci --silent --no-audit --no-fund </dev/null >&2)
   # Node looks for packages beside the script: run with --preserve-symlinks --preserve-symlinks-main.
-  ln -s ../../tests/clients/client.mjs ../../tests/clients/browser.mjs .tools/clients/
+  ln -s "${NODE_SCRIPTS[@]/#/../../tests/clients/}" .tools/clients/
   cp "$NODE_LIST" "$node_stamp"
 }
 

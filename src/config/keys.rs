@@ -5,7 +5,7 @@
 //! own are in [`super::kafka_properties`].
 
 use super::kafka_properties::{self, Property, Use};
-use super::parse::Kind;
+use super::parse::{Kind, Unix};
 use super::problem::{MASK, Scope, shown_text, without_credentials};
 use super::suggest;
 
@@ -334,8 +334,9 @@ pub(super) const KEYS: &[Key] = &[
         "Server: the other origins whose pages may connect, separated by commas, or *.").like("https://openalgo.example.org"),
     socketio("SOCKETIO_AUTH_TOKEN", Kind::Secret, "",
         "Server: what clients have to send as auth.token; relay: what is sent to the app; better is SOCKETIO_AUTH_TOKEN_FILE.").like("..."),
-    socketio("SOCKETIO_AUTH_URL", Kind::Url { or_unix: false }, "",
-        "Server: who is asked with a client's Cookie and Authorization whether to admit it; 2xx does.").like("http://127.0.0.1:5000/auth/session-status"),
+    socketio("SOCKETIO_AUTH_URL", Kind::Url { unix: Unix::SocketAndPage }, "",
+        "Server: who is asked with a client's Cookie and Authorization whether to admit it; 2xx does; an http(s) URL or unix:/path:/page.")
+        .like("unix:/var/python/openalgo/openalgo.sock:/openalgo-bridge/session"),
     socketio("SOCKETIO_AUTH_TIMEOUT_MS", Kind::Number(1, 600_000, MS), "2000",
         "Server: how many milliseconds that may take."),
     socketio("SOCKETIO_AUTH_CACHE_SECONDS", Kind::Number(0, 86_400, "seconds"), "10",
@@ -352,7 +353,7 @@ pub(super) const KEYS: &[Key] = &[
         "How many seconds old an event may be when catching up, older ones are left out; 0: any age."),
     socketio("SOCKETIO_LIVE_PAGE", Kind::Switch, "off",
         "Server: on to serve the page /live."),
-    socketio("SOCKETIO_URL", Kind::Url { or_unix: true }, "http://127.0.0.1:5000",
+    socketio("SOCKETIO_URL", Kind::Url { unix: Unix::Socket }, "http://127.0.0.1:5000",
         "Relay: where the app's server is, http(s)://host:port or unix:/path."),
     socketio("SOCKETIO_NAMESPACE", Kind::UrlPath, "/openalgo-bridge",
         "Relay: the namespace there."),

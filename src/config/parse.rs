@@ -42,8 +42,8 @@ pub(super) enum Kind {
     Servers,
     /// `http://…` or `https://…`. May hold credentials.
     Url {
-        /// `unix:/path` will do as well.
-        or_unix: bool,
+        /// How a socket file is written, which will do as well.
+        unix: Unix,
     },
     /// `/…`, as in a URL.
     UrlPath,
@@ -51,6 +51,15 @@ pub(super) enum Kind {
     Text,
     /// A text that is never printed, taken as it is. It may have several lines (PEM).
     Secret,
+}
+
+/// How a URL names a socket file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unix {
+    /// `unix:/path`.
+    Socket,
+    /// `unix:/path:/page`, as nginx has it.
+    SocketAndPage,
 }
 
 /// What is wrong with a value, to be read after the key.
@@ -81,7 +90,7 @@ impl Kind {
             Self::Names { or_none } => names(text, or_none),
             Self::Topic => topic(text),
             Self::Servers => servers(text),
-            Self::Url { or_unix } => url(text, or_unix),
+            Self::Url { unix } => url(text, unix),
             Self::UrlPath if text.starts_with('/') => unspaced(text),
             Self::UrlPath => err("does not begin with /"),
             Self::Text | Self::Secret => Ok(text.to_owned()),
@@ -254,15 +263,21 @@ fn is_host_and_port(server: &str) -> bool {
     port_is_good && host_is_good
 }
 
-fn url(text: &str, or_unix: bool) -> Result<String, Why> {
-    if let (true, Some(path)) = (or_unix, text.strip_prefix("unix:")) {
-        return unix_socket(path);
+fn url(text: &str, unix: Unix) -> Result<String, Why> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match (unix, path.split_once(":/")) {
+            (Unix::Socket, _) => unix_socket(path),
+            (Unix::SocketAndPage, Some((socket, page))) => {
+                Ok(format!("{}:/{}", unix_socket(socket)?, unspaced(page)?))
+            }
+            _ => err("does not name a page behind the socket, as in unix:/path:/page"),
+        };
     }
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     match rest {
         Some(rest) if !rest.is_empty() && !rest.starts_with('/') => unspaced(text),
-        _ if or_unix => err("is neither http://…, https://… nor unix:/path"),
-        _ => err("is neither http://… nor https://…"),
+        _ if unix == Unix::Socket => err("is neither http://…, https://… nor unix:/path"),
+        _ => err("is neither http://…, https://… nor unix:/path:/page"),
     }
 }
 
@@ -366,11 +381,17 @@ mod tests {
         check(Kind::Text, "a\0b", Err("control character"));
         check(Kind::Secret, " a\nb ", Ok(" a\nb "));
         check(Kind::Secret, "a\0b", Err("NUL"));
-        check(Kind::Url { or_unix: false }, "https://h/p", Ok("https://h/p"));
-        check(Kind::Url { or_unix: false }, "unix:/a", Err("neither http"));
-        check(Kind::Url { or_unix: true }, "unix:/a", Ok("unix:/a"));
-        check(Kind::Url { or_unix: true }, "http://", Err("nor unix:/path"));
-        check(Kind::Url { or_unix: true }, "http://a b", Err("has a blank"));
+        let (socket, page) =
+            (Kind::Url { unix: Unix::Socket }, Kind::Url { unix: Unix::SocketAndPage });
+        check(page, "https://h/p", Ok("https://h/p"));
+        check(page, "ftp://h/p", Err("neither http"));
+        check(page, "unix:/a", Err("does not name a page"));
+        check(page, "unix:/run/a.sock:/b/c?d", Ok("unix:/run/a.sock:/b/c?d"));
+        check(page, "unix:a:/b", Err("absolute path of a socket"));
+        check(page, "unix:/a:/b c", Err("has a blank"));
+        check(socket, "unix:/a", Ok("unix:/a"));
+        check(socket, "http://", Err("nor unix:/path"));
+        check(socket, "http://a b", Err("has a blank"));
         check(Kind::UrlPath, "/socket.io/", Ok("/socket.io/"));
         check(Kind::UrlPath, "socket.io", Err("does not begin with /"));
     }

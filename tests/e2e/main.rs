@@ -16,6 +16,7 @@ mod broken;
 mod check;
 mod crash;
 mod files;
+mod host;
 mod outage;
 mod poison;
 mod relay;

@@ -1,7 +1,6 @@
 //! The relay against a real Flask-SocketIO that misbehaves as told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::daemon::{Bridge, Daemon};
-use crate::support::{PATIENCE, events, wait_at_most, wait_for};
+use crate::support::{PATIENCE, events, free_port, wait_at_most, wait_for};
 
 /// A bridge that relays to an app, and the app.
 struct Relay {
@@ -38,7 +37,7 @@ impl App {
 impl Relay {
     fn new() -> Self {
         let mut bridge = Bridge::socketio();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         bridge.set("SOCKETIO_VIA", "relay");
         bridge.set("SOCKETIO_URL", &format!("http://127.0.0.1:{port}"));
         bridge.set("SOCKETIO_ACK_TIMEOUT_MS", "1500");

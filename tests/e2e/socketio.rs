@@ -10,22 +10,9 @@ use std::time::{Duration, Instant};
 use crate::support::broker::Broker;
 use crate::support::consumer::Topic;
 use crate::support::daemon::Bridge;
-use crate::support::socketio::{
-    Client, Event, POLLING, Standard, polling_session, request, request_with,
-};
+use crate::support::http::{POLLING, polling_session, request, request_with};
+use crate::support::socketio::{Client, Event, Standard, expected};
 use crate::support::{PATIENCE, events, free_port, poll, wait_for};
-
-/// What clients have to get for a file: name and text of `data`, cut out of the line by hand.
-fn expected(content: &str) -> Vec<Event> {
-    let events = content.lines().filter_map(|line| {
-        let envelope: serde_json::Value = serde_json::from_str(line).ok()?;
-        envelope["data"].is_object().then_some(())?;
-        let at = line.find("\"data\":").expect("data") + 7;
-        let data = line[at..].trim_start().strip_suffix('}').expect("data comes last").trim_end();
-        Some(Event { name: envelope["event_type"].as_str()?.to_owned(), data: data.to_owned() })
-    });
-    events.collect()
-}
 
 #[test]
 fn standard_clients_get_every_event_of_the_samples_in_order_with_the_text_of_the_line() {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::Bridge;
-use crate::support::socketio::{Client, POLLING, Standard, polling_session, request, request_with};
+use crate::support::http::{POLLING, polling_session, request, request_with};
+use crate::support::socketio::{Client, Standard};
 use crate::support::{PATIENCE, free_port, poll, wait_for};
 
 #[test]

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from extensions import socketio
-from flask import Flask, jsonify, request, session
+from flask import Flask, abort, jsonify, request, session
 
 app = Flask(__name__)
 app.secret_key = "only for tests"
@@ -69,6 +69,20 @@ def publish():
 @app.get("/seen")
 def seen():
     return jsonify(app.config["SEEN"])
+
+
+@app.get("/dashboard")
+def dashboard():
+    """The page, which opens its sockets only when somebody is logged in."""
+    if "user" not in session:
+        abort(401)
+    return app.send_static_file("page.html")
+
+
+@app.get("/version")
+def version():
+    """Which of the app's versions this is; support.py can write another into extensions.py."""
+    return jsonify(getattr(socketio, "version", 1))
 
 
 @socketio.on("connect", namespace="/market")

@@ -16,7 +16,9 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-KIT = HERE.parent.parent / "packaging" / "openalgo"
+REPOSITORY = HERE.parent.parent
+KIT = REPOSITORY / "packaging" / "openalgo"
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 DEADLINE = 20.0
 
 sys.path.insert(0, str(KIT))
@@ -32,6 +34,29 @@ socketio = SocketIO(
 """
 
 
+# What stands in the server block of OpenAlgo's site besides our snippet.
+SITE = """\
+location /socket.io/ {
+    proxy_pass http://unix:APP_SOCKET;
+    proxy_http_version 1.1;
+    proxy_set_header Host $host;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $http_connection;
+    proxy_buffering off;
+    proxy_read_timeout 86400s;
+    proxy_send_timeout 86400s;
+}
+location / {
+    proxy_pass http://unix:APP_SOCKET;
+    proxy_set_header Host $host;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+}
+"""
+
+
 def wait_for(condition, what, deadline=DEADLINE):
     """Waits until `condition` gives something, and returns that."""
     end = time.monotonic() + deadline
@@ -42,6 +67,13 @@ def wait_for(condition, what, deadline=DEADLINE):
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline} s: {what}")
         time.sleep(0.01)
+
+
+def free_port():
+    """A port that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 class Log:
@@ -91,7 +123,7 @@ class UnixConnection(http.client.HTTPConnection):
 class App:
     """The stand-in under gunicorn with one eventlet worker, as OpenAlgo's unit runs it.
 
-    Settings are OPENALGO_BRIDGE_*; KIT, ENV, PREFIX, EXTENSIONS and WORKER are about how it is started.
+    Settings are OPENALGO_BRIDGE_*; KIT, ENV, PREFIX, EXTENSIONS, WORKER and TCP are about how it is started.
     """
 
     def __init__(self, directory, settings):
@@ -100,14 +132,16 @@ class App:
         self.home.mkdir(exist_ok=True)
         shutil.copy(HERE / "standin.py", self.home / "app.py")
         (self.home / "extensions.py").write_text(EXTENSIONS + settings.pop("EXTENSIONS", ""))
+        (self.home / "static").mkdir(exist_ok=True)
+        shutil.copy(HERE / "page.html", self.home / "static")
+        shutil.copy(REPOSITORY / "src/sink/socketio/live/socket.io.min.js", self.home / "static")
         self.socket = str(directory / "app.sock")
         self.events = Path(settings.get("FILE", directory / "events" / "order_events.jsonl"))
         self.events.parent.mkdir(parents=True, exist_ok=True)
         prefix = settings.pop("PREFIX", [])
         self.log = directory / "app.log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # A stock install has no port. Tests that stand in for the daemon with a client for TCP need one.
+        self.port = free_port() if settings.pop("TCP", True) else None
         env = {name: value for name, value in os.environ.items() if not name.startswith(("OPENALGO_", "GUNICORN_"))}
         env["PYTHONWARNINGS"] = "ignore"
         if settings.pop("KIT", True):
@@ -117,16 +151,22 @@ class App:
         env.update({"OPENALGO_BRIDGE_" + name: str(value) for name, value in settings.items()})
         worker = settings.pop("WORKER", ["eventlet"])
         command = [sys.executable, "-m", "gunicorn", "--worker-class", *worker, "-w", "1", "--log-level", "info"]
-        command += ["--bind", f"unix:{self.socket}", "--bind", f"127.0.0.1:{self.port}", "--timeout", "300"]
+        command += ["--bind", f"unix:{self.socket}", "--timeout", "300"]
+        if self.port is not None:
+            command += ["--bind", f"127.0.0.1:{self.port}"]
         # A poll that is under way would hold up the end of the app for longer than any test.
         command += ["--graceful-timeout", "1", "app:app"]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(prefix + command, cwd=self.home, env=env, stdout=log, stderr=log)
-        wait_for(self._answers, "the app answers: " + self.log.read_text())
+        try:
+            wait_for(self._answers, "the app answers")
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}: {self.log.read_text()}") from None
 
     def _answers(self):
         if self.process.poll() is not None:
-            raise AssertionError("the app ended: " + self.log.read_text())
+            raise AssertionError("the app ended")
         try:
             return self.get("/seen")[0] == 200
         except OSError:
@@ -188,6 +228,54 @@ class App:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+class Nginx:
+    """A real nginx with a site like OpenAlgo's and our snippet, as shipped but for the addresses in it.
+
+    With `name` the site is also served over TLS, under that name, with a certificate that nobody signed.
+    """
+
+    def __init__(self, directory, app_socket, daemon, name=None):
+        self.port = free_port()
+        self.tls_port = free_port() if name else None
+        kit = (KIT / "nginx.conf").read_text().replace("127.0.0.1:5055", daemon)
+        (directory / "site.conf").write_text((SITE + kit).replace("unix:APP_SOCKET", f"unix:{app_socket}"))
+        tls = self._certificate(directory, name) if name else ""
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds)
+        config = directory / "nginx.conf"
+        config.write_text(
+            f"daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\n"
+            f"events {{}}\nhttp {{ access_log off;\n{temporary}\nserver {{ listen 127.0.0.1:{self.port};\n"
+            f"{tls}include {directory}/site.conf;\n}} }}\n"
+        )
+        directory.chmod(0o755)  # nginx's worker is another user
+        self._process = subprocess.Popen([NGINX, "-c", str(config), "-e", str(directory / "nginx.log")])
+        try:
+            wait_for(self._listens, "nginx listens")
+        except AssertionError:
+            self.stop()
+            raise
+
+    def _certificate(self, directory, name):
+        key, certificate = directory / "tls.key", directory / "tls.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-days", "2", "-subj", f"/CN={name}", "-keyout", key, "-out", certificate]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        return (
+            f"listen 127.0.0.1:{self.tls_port} ssl; server_name {name};\n"
+            f"ssl_certificate {certificate}; ssl_certificate_key {key};\n"
+        )
+
+    def _listens(self):
+        assert self._process.poll() is None, "nginx ended"
+        with socket.socket() as trial:
+            return trial.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait()
 
 
 class Page:

@@ -2,16 +2,12 @@
 
 import http.client
 import http.server
-import shutil
-import socket
-import subprocess
 import threading
 import unittest
 
-from support import KIT, Case, wait_for
+from support import NGINX, Case, Nginx
 
 PATH = "/openalgo-bridge/session"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 
 
 class SessionTest(Case):
@@ -59,32 +55,9 @@ class NginxTest(Case):
         self.addCleanup(self.daemon.server_close)
         threading.Thread(target=self.daemon.serve_forever, daemon=True).start()
         self.addCleanup(self.daemon.shutdown)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        snippet = (KIT / "nginx.conf").read_text()
-        snippet = snippet.replace("127.0.0.1:5055", f"127.0.0.1:{self.daemon.server_port}")
-        snippet = snippet.replace("http://unix:APP_SOCKET:", f"http://unix:{self.app_.socket}:")
-        (self.dir / "snippet.conf").write_text(snippet)
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = "".join(f"{kind}_temp_path {self.dir}/{kind};\n" for kind in kinds)
-        config = self.dir / "nginx.conf"
-        config.write_text(
-            f"daemon off; pid {self.dir}/nginx.pid; error_log {self.dir}/nginx.log;\n"
-            f"events {{}}\nhttp {{ access_log off;\n{temporary}\nserver {{ listen 127.0.0.1:{self.port};\n"
-            f"include {self.dir}/snippet.conf;\n"
-            f"location /socket.io/ {{ proxy_pass http://unix:{self.app_.socket}; }}\n"
-            f"location / {{ proxy_pass http://unix:{self.app_.socket}; }}\n}} }}\n"
-        )
-        self.dir.chmod(0o755)  # nginx's worker is another user
-        nginx = subprocess.Popen([NGINX, "-c", str(config), "-e", str(self.dir / "nginx.log")])
-        self.addCleanup(nginx.wait)
-        self.addCleanup(nginx.terminate)
-        wait_for(self._listens, "nginx listens")
-
-    def _listens(self):
-        with socket.socket() as trial:
-            return trial.connect_ex(("127.0.0.1", self.port)) == 0
+        nginx = Nginx(self.dir, self.app_.socket, f"127.0.0.1:{self.daemon.server_port}")
+        self.addCleanup(nginx.stop)
+        self.port = nginx.port
 
     def ask(self, path, headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

@@ -68,7 +68,9 @@ impl Bridge {
     }
 
     pub fn input(&self) -> PathBuf {
-        self.scratch.path().join("events").join("order_events.jsonl")
+        let set = self.settings.iter().find(|(key, _)| key == "BRIDGE_INPUT");
+        let default = || self.scratch.path().join("events").join("order_events.jsonl");
+        set.map_or_else(default, |(_, path)| path.into())
     }
 
     pub fn state(&self) -> PathBuf {

@@ -1,12 +1,15 @@
-//! What the tests stand on: a broker, a daemon, a consumer, events, and waiting for conditions.
+//! What the tests stand on: a broker, a daemon, a consumer, a host, events, and waiting for conditions.
 
 pub mod broker;
 pub mod consumer;
 pub mod daemon;
 pub mod events;
+pub mod host;
+pub mod http;
 pub mod socketio;
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
@@ -39,6 +42,11 @@ pub fn poll<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Opti
     }
 }
 
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
+}
+
 /// SHA-256 in hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
@@ -47,10 +55,4 @@ pub fn sha256(bytes: &[u8]) -> String {
         let _ = write!(digits, "{byte:02x}");
     }
     digits
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }

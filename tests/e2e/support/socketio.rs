@@ -1,6 +1,6 @@
 //! A small Socket.IO client that can also misbehave, and the standard ones.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +25,18 @@ impl Event {
     pub fn number(&self) -> u64 {
         events::number(self.data.as_bytes())
     }
+}
+
+/// What clients have to get for a file: name and text of `data`, cut out of the line by hand.
+pub fn expected(content: &str) -> Vec<Event> {
+    let events = content.lines().filter_map(|line| {
+        let envelope: Value = serde_json::from_str(line).ok()?;
+        envelope["data"].is_object().then_some(())?;
+        let at = line.find("\"data\":").expect("data") + 7;
+        let data = line[at..].trim_start().strip_suffix('}').expect("data comes last").trim_end();
+        Some(Event { name: envelope["event_type"].as_str()?.to_owned(), data: data.to_owned() })
+    });
+    events.collect()
 }
 
 /// A client over websocket that reads when it is told to.
@@ -64,15 +76,17 @@ impl Client {
         }
     }
 
-    /// A websocket for a session that there is already: `query` is `&sid=` and its id.
+    /// A websocket for a session that there is already: `query` is `&sid=` and its id. What follows
+    /// the port in `address` stands before `/socket.io/`.
     pub fn connect(address: &str, query: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
+        let port = address.split('/').next().unwrap_or_default();
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(port).map_err(|error| error.to_string())?;
         let (socket, _) =
             tungstenite::client(request, stream).map_err(|error| error.to_string())?;
         Ok(Self { socket })
@@ -135,40 +149,6 @@ impl Client {
     }
 }
 
-/// Where polling clients begin.
-pub const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-
-/// The id of a new session over polling.
-pub fn polling_session(address: &str) -> String {
-    let opened = request(address, "GET", POLLING, "");
-    let id = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    id.expect("a session").to_owned()
-}
-
-/// Status line and headers of the answer to a request.
-pub fn request(address: &str, method: &str, target: &str, headers: &str) -> String {
-    request_with(address, method, target, headers, "")
-}
-
-pub fn request_with(
-    address: &str,
-    method: &str,
-    target: &str,
-    headers: &str,
-    body: &str,
-) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
-}
-
 /// One of the standard clients, as a process that prints what it gets.
 pub struct Standard {
     child: Child,
@@ -176,7 +156,7 @@ pub struct Standard {
 }
 
 /// The path of something in the repository.
-fn repository(path: &str) -> PathBuf {
+pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -201,6 +181,11 @@ impl Standard {
             node("browser.mjs"),
             &[&["--page", &format!("http://{address}/live")], more].concat(),
         )
+    }
+
+    /// The stand-in's page in Chromium, as somebody who has logged in.
+    pub fn toasts(site: &str) -> Self {
+        Self::start(node("toasts.mjs"), &["--site", site])
     }
 
     /// python-socketio, `sync` or `asyncio`.

@@ -164,6 +164,12 @@ fn is_own_name(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 
+/// The socket file in `unix:/path:/page`, and what to ask for there.
+pub(super) fn socket_and_page(url: &str) -> Option<(&str, &str)> {
+    let rest = url.strip_prefix("unix:")?;
+    Some(rest.split_at(rest.find(":/")?)).map(|(socket, page)| (socket, &page[1..]))
+}
+
 /// A page of the server that it talks to: same host and port. A proxy may have changed the scheme.
 fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
@@ -178,7 +184,14 @@ impl SessionCheck {
     /// Why it can't be set up.
     pub(super) fn of(settings: &Settings) -> Result<Option<Self>, String> {
         let Some(url) = settings.auth_url.clone() else { return Ok(None) };
-        let client = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        let (builder, url) = match socket_and_page(&url) {
+            Some((socket, page)) => {
+                (builder.unix_socket(socket), format!("http://localhost{page}"))
+            }
+            None => (builder, url),
+        };
+        let client = builder
             .timeout(settings.auth_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -279,6 +292,12 @@ fn fingerprint(shown: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_file_and_its_page() {
+        assert_eq!(socket_and_page("unix:/run/a.sock:/b:/c"), Some(("/run/a.sock", "/b:/c")));
+        assert_eq!(socket_and_page("http://a:/b"), None);
+    }
 
     #[test]
     fn names_of_this_machine() {

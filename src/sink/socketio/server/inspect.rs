@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::Settings;
-use super::gate::SessionCheck;
+use super::gate::{SessionCheck, socket_and_page};
 use crate::sink::finding::{Finding, Level};
 
 /// Tries port and session check. `ours` is where a running daemon of the same state listens.
@@ -44,20 +44,45 @@ fn session_check(settings: &Settings) -> Finding {
     let about = |level, text: &str| {
         Finding::new(level, format_args!("Socket.IO: SOCKETIO_AUTH_URL: {text}"))
     };
-    match SessionCheck::of(settings).and_then(|check| check.map_or(Ok(false), |it| it.ask_as_a_stranger())) {
+    match SessionCheck::of(settings)
+        .and_then(|check| check.map_or(Ok(false), |it| it.ask_as_a_stranger()))
+    {
         Ok(false) => about(Level::Ok, "answers, and does not let in who shows no session"),
         Ok(true) => about(
             Level::Warning,
             "lets in who shows no session: everyone who can reach the port gets the events",
         ),
-        Err(error) => about(Level::Error, &error)
-            .mended_by("curl -i \"$SOCKETIO_AUTH_URL\"    # has to answer 401 without a cookie, 2xx with a session's"),
+        Err(error) => about(Level::Error, &error).mended_by(format!(
+            "{}    # has to answer 401 without a cookie, 2xx with a session's",
+            ask(settings.auth_url.as_deref().unwrap_or_default())
+        )),
+    }
+}
+
+/// What asks as we do. The page may hold a secret, so it is left to the shell.
+fn ask(url: &str) -> String {
+    match socket_and_page(url) {
+        Some((socket, _)) => {
+            format!(
+                "curl -i --unix-socket '{socket}' \"http://localhost${{SOCKETIO_AUTH_URL#*:*:}}\""
+            )
+        }
+        None => "curl -i \"$SOCKETIO_AUTH_URL\"".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_asks_as_we_do_and_shows_no_page() {
+        let unix = ask("unix:/run/a.sock:/b?secret");
+        assert!(
+            unix.starts_with("curl -i --unix-socket '/run/a.sock' ") && !unix.contains("secret")
+        );
+        assert_eq!(ask("http://a/b?secret"), "curl -i \"$SOCKETIO_AUTH_URL\"");
+    }
 
     #[test]
     fn a_port_is_free_taken_or_ours() {
