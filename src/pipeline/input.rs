@@ -10,6 +10,7 @@ use super::{Pipeline, Progress};
 use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
+use crate::domain::position::Span;
 use crate::platform::fs::FileKind;
 use crate::source::file::{self, AtPath, Cut, FollowedFile, Read};
 
@@ -152,14 +153,18 @@ impl Pipeline {
             if budget.blocks == 0 {
                 return Progress::More;
             }
-            budget.blocks -= 1;
             let read = lane.file.read();
             if read.is_ok() && lane.failing.take().is_some() && lane.state == LaneState::Live {
                 self.set_input(InputState::Following);
             }
             match read {
-                Ok(Read::Data) => self.lanes[index].last_data = self.edges.clock.now(),
+                Ok(Read::Data) => {
+                    // Only these count: of any number of files with nothing new, each is asked.
+                    budget.blocks -= 1;
+                    self.lanes[index].last_data = self.edges.clock.now();
+                }
                 Ok(Read::End) => return self.at_end(index),
+                Ok(Read::Shrunk(unread)) => self.on_shrunk(index, unread),
                 Ok(Read::Cut(cut)) => self.on_cut(index, cut),
                 Err(error) => {
                     self.on_read_failed(index, &error);
@@ -192,6 +197,13 @@ impl Pipeline {
             }
         }
         Progress::CaughtUp
+    }
+
+    /// Bytes that were not read are gone; the life goes on with what may follow in their place.
+    fn on_shrunk(&mut self, index: usize, unread: Span) {
+        let generation = self.lanes[index].file.generation();
+        let (from, to, reason) = (unread.start, unread.end, LostReason::TruncatedUnread);
+        self.lose(Lost { generation, from, to, reason });
     }
 
     /// The content that was being read is gone; what follows is another life of the same file.

@@ -24,6 +24,8 @@ pub struct FollowedFile {
     generation: Option<Generation>,
     after: Option<Generation>,
     size: u64,
+    /// Bytes behind the position that were seen and are gone, not told yet.
+    vanished: Option<Span>,
     overlap: Vec<u8>,
 }
 
@@ -45,6 +47,8 @@ pub enum Read {
     Data,
     /// Nothing new.
     End,
+    /// These bytes were there and are not any more; what was read still is, and reading goes on.
+    Shrunk(Span),
     /// The content is no longer the one that was read: this life of the file is over.
     Cut(Cut),
 }
@@ -137,6 +141,7 @@ impl FollowedFile {
             generation: None,
             after,
             size,
+            vanished: None,
             overlap: Vec::new(),
         }
     }
@@ -186,9 +191,12 @@ impl FollowedFile {
 
     /// Reads what is new, at most a block.
     pub fn read(&mut self) -> io::Result<Read> {
-        let known_size = self.size;
         let facts = self.file.facts()?;
-        self.size = facts.size;
+        self.see(facts.size);
+        if let Some(vanished) = self.vanished.take() {
+            return Ok(Read::Shrunk(vanished));
+        }
+        let known_size = std::mem::replace(&mut self.size, facts.size);
         let position = self.framer.position();
         let cut = |truncated| {
             let unread = Span { start: position, end: known_size.max(position) };
@@ -201,12 +209,29 @@ impl FollowedFile {
         let overlap = self.framer.tail().len();
         self.overlap.resize(overlap, 0);
         let from = position - overlap as u64;
-        let got = self.file.read_at(&mut self.overlap, self.framer.space(wanted), from)?;
+        // A read may give less than there is: only one that gives nothing is the end.
+        let least = overlap + usize::from(wanted > 0);
+        let mut got = 0;
+        while got < least {
+            let known = &mut self.overlap[got.min(overlap)..];
+            match self.file.read_at(known, self.framer.space(wanted), from + got as u64)? {
+                0 => break,
+                more => got += more,
+            }
+        }
         if got < overlap {
             self.framer.filled(0);
             return cut(true);
         }
         if self.overlap != self.framer.tail() {
+            self.framer.filled(0);
+            return cut(false);
+        }
+        // A file that is resumed at its start has nothing before the position, but perhaps a head.
+        if position == 0
+            && let Some(head) = &self.head
+            && !head.matches(&self.peek(0, head.length as usize)?)
+        {
             self.framer.filled(0);
             return cut(false);
         }
@@ -264,9 +289,22 @@ impl FollowedFile {
 
     /// Looks at the size anew.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
-        // A smaller size is for `read` to find, which needs to know what was there.
-        self.size = self.size.max(self.file.facts()?.size);
+        let facts = self.file.facts()?;
+        self.see(facts.size);
         Ok(self.size)
+    }
+
+    /// Takes note of a size. One before the position is for `read` to find, which needs to know
+    /// what was there.
+    fn see(&mut self, size: u64) {
+        if size >= self.size || size < self.position() {
+            self.size = self.size.max(size);
+            return;
+        }
+        let start = self.vanished.map_or(size, |vanished| vanished.start.min(size));
+        let end = self.vanished.map_or(self.size, |vanished| vanished.end.max(self.size));
+        self.vanished = Some(Span { start, end });
+        self.size = size;
     }
 
     /// Where it was opened.
