@@ -12,6 +12,7 @@ use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Span;
 use crate::platform::fs::FileKind;
+use crate::platform::mutants::{Mutant, makes};
 use crate::source::file::{self, AtPath, Cut, FollowedFile, Read};
 
 /// How often the path is looked at without any hint: wake-ups can be lost.
@@ -120,7 +121,9 @@ impl Pipeline {
         let mut index = 0;
         // A cut adds a lane behind the one that was cut.
         while index < self.lanes.len() {
-            match self.read_lane(index, &mut budget) {
+            let newest_first = makes(Mutant::NewFileFirst);
+            let lane = if newest_first { self.lanes.len() - 1 - index } else { index };
+            match self.read_lane(lane, &mut budget) {
                 Progress::CaughtUp | Progress::NothingToRead => index += 1,
                 progress => return progress,
             }
@@ -189,6 +192,7 @@ impl Pipeline {
     fn at_end(&mut self, index: usize) -> Progress {
         let lane = &mut self.lanes[index];
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
+        let quiet = quiet || makes(Mutant::OldFileClosed);
         if lane.state == LaneState::Superseded && quiet {
             finish(lane);
             self.position.moved();

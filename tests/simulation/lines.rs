@@ -33,7 +33,7 @@ pub(crate) struct Line {
     pub(crate) delivered: u64,
     /// The run of its last delivery, and how many cuts and openings its file had seen by then.
     pub(crate) last: Option<(u64, u64)>,
-    /// The sink settled it other than by delivery, or it is durably rejected.
+    /// Acknowledged, or durably rejected, at least once.
     pub(crate) settled: bool,
 }
 

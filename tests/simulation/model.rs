@@ -132,7 +132,7 @@ pub(crate) struct Model {
     pub(crate) run: u64,
     pub(crate) alive: bool,
     /// Records that are not settled, by place, of the present run or the one that just died.
-    pub(crate) open: BTreeMap<(Generation, u64), RecordId>,
+    pub(crate) open: BTreeMap<(Generation, u64), (RecordId, usize)>,
     pub(crate) places: BTreeMap<RecordId, (Generation, u64)>,
     /// Which line a place holds, and which file a generation is of.
     named: BTreeMap<(Generation, u64), usize>,
@@ -354,6 +354,8 @@ impl Model {
         self.handles.insert(self.next_handle, handle);
         let track = self.tracks.entry(uid).or_default();
         track.opens += 1;
+        // What it knew of an earlier life may be forgotten.
+        track.ambiguous |= track.cuts > 0;
         track.seen = 0;
         track.vanished = None;
         self.happened("open", &[uid]);
@@ -412,6 +414,7 @@ impl Model {
         {
             from = position as usize - tail.len();
             if data[from..position as usize] != tail[..] {
+                self.counters.cuts_noticed += 1;
                 return;
             }
         }
@@ -485,7 +488,7 @@ impl Model {
             return self.violate("V2", text);
         }
         self.name(place, line);
-        self.open.insert(place, id);
+        self.open.insert(place, (id, line));
         self.places.insert(id, place);
         let read = self.read_at.get(&line).copied();
         self.broker.queue.push_back(Record { id, line, again: false, read });
@@ -530,8 +533,9 @@ impl Model {
         for (id, outcome) in self.broker.outcomes.drain(..) {
             if !matches!(outcome, Outcome::Refused(_))
                 && let Some(place) = self.places.get(&id)
-                && self.open.get(place) == Some(&id)
+                && let Some((_, line)) = self.open.get(place).filter(|(open, _)| *open == id)
             {
+                self.lines.all[*line].settled = true;
                 self.open.remove(place);
                 self.run_delivered += u64::from(outcome == Outcome::Delivered);
             }
@@ -643,9 +647,7 @@ impl Model {
                 }
                 _ => Outcome::Delivered,
             };
-            if outcome == Outcome::LeftOut {
-                self.lines.all[record.line].settled = true;
-            }
+            self.counters.left_out += u64::from(outcome == Outcome::LeftOut);
             self.happened("ack", &[record.id.0]);
             self.broker.last_outcome = Some((record.id, outcome.clone()));
             self.broker.outcomes.push((record.id, outcome));

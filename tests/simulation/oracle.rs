@@ -10,27 +10,9 @@ use openalgo_bridge::domain::identity::Fingerprint;
 use openalgo_bridge::domain::position::Generation;
 use openalgo_bridge::telemetry::snapshot::{LostStatus, Snapshot};
 
-use crate::disk::{INPUT, STATE};
-use crate::lines::{Class, KEYS};
+use crate::disk::INPUT;
+use crate::lines::Class;
 use crate::model::Model;
-
-/// What the daemon can't do yet, so that the loss is not its fault as long as it tells of it.
-/// Each of these goes when the daemon has learned it.
-pub(crate) struct Gaps {
-    /// Files that were moved away while the daemon was down are told as lost, not read.
-    pub(crate) moved_while_down: bool,
-    /// The second of two sizes in a row that shrinks behind the position is only seen by a read.
-    pub(crate) order_over_read_errors: bool,
-    /// A first start at the end of the input, whose position could not be written, may skip what
-    /// came until the next start.
-    pub(crate) first_start_at_end_unwritten: bool,
-}
-
-pub(crate) const GAPS: Gaps = Gaps {
-    moved_while_down: true,
-    order_over_read_errors: true,
-    first_start_at_end_unwritten: true,
-};
 
 /// Bytes that the daemon has to tell as lost. No generation: any.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +126,10 @@ impl Model {
     fn check_not_ahead(&mut self, checkpoint: &Checkpoint) {
         for state in &checkpoint.generations {
             let Some(generation) = state.generation else { continue };
+            // One that is sent again may be behind the position: it was settled before.
             let mut before = self.open.range((generation, 0)..(generation, state.offset));
-            if let Some(((_, offset), _)) = before.next() {
+            let unsettled = before.find(|(_, (_, line))| !self.lines.all[*line].settled);
+            if let Some(((_, offset), _)) = unsettled {
                 let text = format!(
                     "checkpoint {} says {} of {generation}, but the line at {offset} is not settled",
                     checkpoint.sequence, state.offset
@@ -181,6 +165,9 @@ impl Model {
             );
             self.violate("V5", text);
         }
+        let live = loaded.and_then(Checkpoint::live).map_or(0, |live| live.offset);
+        self.counters.starts_behind_a_commit +=
+            u64::from(sequence > self.checkpoints.committed && live > 0);
         match loaded {
             Some(checkpoint) => self.check_not_ahead(checkpoint),
             None => self.checkpoints.forget(),
@@ -318,7 +305,7 @@ impl Model {
             return self.violate("V3", format!("line {line} was rejected as from offset {offset}"));
         }
         self.name((generation, offset), line);
-        self.open.insert((generation, offset), rejected.record);
+        self.open.insert((generation, offset), (rejected.record, line));
         self.places.insert(rejected.record, (generation, offset));
         self.checkpoints.texts.insert(rejected.record, (rejected.text.clone(), line));
         self.happened("reject", &[rejected.record.0, line as u64]);
@@ -326,6 +313,8 @@ impl Model {
 
     /// What is reported as durable has to survive a power cut.
     pub(crate) fn on_rejects_durable(&mut self, records: &[RecordId]) {
+        let rotated = self.disk.names.contains_key(Path::new("/state/rejects.jsonl.1"));
+        self.counters.rejects_rotated += u64::from(rotated);
         for record in records {
             let Some((text, line)) = self.checkpoints.texts.remove(record) else { continue };
             let names = self.disk.names.keys();
@@ -343,7 +332,6 @@ impl Model {
                 self.open.remove(place);
             }
         }
-        debug_assert!(STATE.starts_with('/'));
     }
 
     // --- turns and rest ---------------------------------------------------------------------
@@ -409,6 +397,11 @@ impl Model {
             return self.violate("V1", format!("{expected:?} was not told as lost, but {told:?}"));
         }
         self.must_be_told.clear();
+        let moved = told.iter().filter(|lost| lost.reason == "moved_away").count() as u64;
+        self.counters.moved_away_told += moved;
+        self.counters.cut_and_told += told.len() as u64 - moved;
+        self.counters.filtered_and_blank +=
+            snapshot.ledger.lines.filtered.min(1) * snapshot.ledger.lines.blank.min(1);
         if !told.is_empty() && !self.disturbed {
             return self.violate("V1", format!("nothing was lost, but {told:?}"));
         }
@@ -427,7 +420,6 @@ impl Model {
             return self.violate("V7", format!("{pending} bytes are pending, not {tails}"));
         }
         self.check_position_at_rest();
-        let _ = KEYS;
     }
 
     /// V6: the durable position is the end of the last whole line.

@@ -3,7 +3,9 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use openalgo_bridge::platform::mutants::{Mutant, make};
 
 use crate::counters::Counters;
 use crate::model::Violation;
@@ -145,24 +147,27 @@ impl Report {
         }
     }
 
+    /// No rule was broken, and over a whole campaign nothing was left out (V16).
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
         assert!(self.failures.is_empty(), "{} seeds broke a rule", self.failures.len());
+        let never: Vec<_> = self.counters.named().into_iter().filter(|(_, n)| *n == 0).collect();
+        assert!(never.is_empty() || self.seeds < SEEDS, "never happened: {never:?}");
     }
 }
 
-/// As many seeds from `first` on, on all cores. A failure ends it.
-pub(crate) fn campaign(first: u64, seeds: u64) -> Report {
+/// As many seeds from `first` on, or as many as there are until then, on all cores. A failure ends it.
+pub(crate) fn campaign(first: u64, seeds: u64, until: Option<Instant>) -> Report {
     collect_panics();
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let report = Mutex::new(Report::default());
-    let most: usize =
-        std::env::var("SIMULATE_FAILURES").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let most: usize = number_from("SIMULATE_FAILURES").unwrap_or(1) as usize;
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds {
+            let over = until.map_or(seed >= first + seeds, |until| Instant::now() >= until);
+            if over {
                 return;
             }
             let script = Script::from_seed(seed);
@@ -197,8 +202,17 @@ pub(crate) fn campaign(first: u64, seeds: u64) -> Report {
     report
 }
 
-pub(crate) fn seeds_to_run() -> u64 {
-    std::env::var("SIMULATE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// The first seed, how many, and until when instead.
+pub(crate) fn seeds_to_run() -> (u64, u64, Option<Instant>) {
+    let seeds = number_from("SIMULATE_SEEDS").unwrap_or(SEEDS);
+    let Some(hours) = number_from("SIMULATE_HOURS") else { return (0, seeds, None) };
+    // Other seeds each time: those of every run are known to pass.
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    (now << 20, 0, Some(Instant::now() + Duration::from_secs(3_600 * hours)))
 }
 
 /// Each seed has 500 operations.
@@ -206,7 +220,7 @@ const SEEDS: u64 = 2_200;
 
 /// What the environment asks for: one seed, or one script.
 pub(crate) fn asked_for() -> Option<Script> {
-    if let Some(seed) = std::env::var("SIMULATE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = number_from("SIMULATE_SEED") {
         return Some(Script::from_seed(seed));
     }
     let path = std::env::var_os("SIMULATE_SCRIPT")?;
@@ -218,4 +232,29 @@ pub(crate) fn replay_loudly(script: &Script) {
     let ran = run(script, true);
     println!("{} operations, trace {:016x}", ran.ops, ran.trace);
     assert_eq!(ran.violation, None);
+}
+
+/// Lets the daemon make a mistake, until a rule is broken: after how many operations, and which.
+#[cfg(debug_assertions)]
+pub(crate) fn hunt(mutant: Mutant, most: u64) -> (u64, Option<Violation>) {
+    collect_panics();
+    let mut ops = 0;
+    let hunt = || {
+        make(Some(mutant));
+        let mut found = None;
+        for seed in 0.. {
+            let ran = run(&Script::from_seed(seed), false);
+            ops += ran.ops;
+            found = ran.violation;
+            if found.is_some() || ops >= most {
+                break;
+            }
+        }
+        found
+    };
+    let found = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.to_owned());
+        thread.spawn_scoped(scope, hunt).unwrap().join().unwrap()
+    });
+    (ops, found)
 }

@@ -49,10 +49,10 @@ operations! {
     Late "late" 20 (767),
     /// The rest of an unfinished line there.
     LateFinish "late-finish" 8 (),
-    /// May not be read, or may again.
-    Chmod "chmod" 12 (),
+    /// May not be read (0), or may again.
+    Chmod "chmod" 12 (2),
     /// The same for the directory.
-    ChmodDirectory "chmod-directory" 5 (),
+    ChmodDirectory "chmod-directory" 5 (2),
     /// Something else is at the path, or no more: what, and whether the file comes back.
     Obstacle "obstacle" 8 (1, 1),
     /// A run of NULs at the end.
@@ -72,7 +72,7 @@ operations! {
     /// What was sent and is not acknowledged goes again.
     Nack "nack" 25 (),
     SinkDown "sink-down" 12 (),
-    SinkUp "sink-up" 25 (),
+    SinkUp "sink-up" 40 (),
     /// Calls on the state directory fail: which, how, how many.
     StateErrors "state-errors" 20 (7, 3, 6),
     StateHealed "state-healed" 15 (),
@@ -84,7 +84,7 @@ operations! {
     PowerCut "power-cut" 8 (4095, 12),
     /// Copies of the checkpoint are damaged while the daemon is down.
     Damage "damage" 3 (15, 4095),
-    Start "start" 40 (),
+    Start "start" 120 (),
     /// A clean stop, if everything can be settled.
     Stop "stop" 8 (),
     /// Everything heals, and everything must have arrived.
@@ -143,13 +143,13 @@ impl Script {
             births: rng.percent(80),
             reuses: rng.percent(50),
             window: rng.within(1, 30),
-            rejects_bytes: rng.within(1_000, 30_000),
+            rejects_bytes: rng.within(600, 6_000),
         };
         // Each seed has its own weather: some operations are rare or missing in it.
         let weights: Vec<u64> = KINDS
             .iter()
             .map(|(kind, _, weight, _)| match kind {
-                Kind::Poll | Kind::Acks | Kind::Append => *weight,
+                Kind::Poll | Kind::Acks | Kind::Append | Kind::Start | Kind::SinkUp => *weight,
                 _ => weight * [0, 1, 1, 1, 2, 4][rng.below(6) as usize],
             })
             .collect();
