@@ -8,6 +8,7 @@ use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
 use crate::domain::identity::{self, Comparison, Fingerprint, HEAD_BYTES, Identity, Resume};
 use crate::domain::position::{Generation, Span};
 use crate::platform::fs::{FileFacts, FileKind, Fs, InputFile};
+use crate::platform::mutants::{Mutant, makes};
 
 /// How much is read at once.
 pub const BLOCK_BYTES: usize = 256 << 10;
@@ -120,7 +121,10 @@ impl FollowedFile {
     #[must_use]
     pub fn next_life(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
-        Self::at_start(file, &self.path, self.identity, self.generation, 0, max_line)
+        // A life that ended before it had a name passes on the one before it.
+        let former = self.generation.or(self.after);
+        let former = former.filter(|_| !makes(Mutant::SecondLifeUnnamed));
+        Self::at_start(file, &self.path, self.identity, former, 0, max_line)
     }
 
     fn at_start(
@@ -160,8 +164,10 @@ impl FollowedFile {
             size: self.size,
             offset: known.offset,
             same_head: head,
-            same_mark: known.mark.matches(&context),
+            same_mark: known.mark.matches(&context) || makes(Mutant::MarkUnchecked),
         });
+        let same_inode = makes(Mutant::InodeAlone) && self.identity.ino == known.identity.ino;
+        let resume = if same_inode { Resume::Continue } else { resume };
         match resume {
             Resume::Continue => {
                 self.generation = known.generation;
@@ -169,7 +175,9 @@ impl FollowedFile {
                 self.head = known.head.copied();
                 self.framer = LineFramer::new(known.offset, &context, max_line);
             }
-            Resume::Truncated | Resume::Rewritten => self.after = known.generation,
+            Resume::Truncated | Resume::Rewritten => {
+                self.after = known.generation.or(known.after);
+            }
             Resume::Replaced => {}
         }
         Ok(resume)
@@ -223,7 +231,7 @@ impl FollowedFile {
             self.framer.filled(0);
             return cut(true);
         }
-        if self.overlap != self.framer.tail() {
+        if self.overlap != self.framer.tail() && !makes(Mutant::MarkUnchecked) {
             self.framer.filled(0);
             return cut(false);
         }
@@ -253,7 +261,7 @@ impl FollowedFile {
 
     /// The unfinished line, when this life is over.
     pub fn finish(&mut self) -> Option<Frame> {
-        let frame = self.framer.finish()?;
+        let frame = self.framer.finish().filter(|_| !makes(Mutant::TailForgotten))?;
         if self.generation.is_none() {
             // The file ended before its first line did: what there is names it.
             let head = Fingerprint::of_mark(&self.head_bytes);
