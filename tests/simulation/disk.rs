@@ -333,7 +333,9 @@ impl Disk {
                 None => self.durable_names.remove(&change.path),
             };
         }
-        before.into_iter().for_each(|uid| self.free_if_unused(uid));
+        for uid in before {
+            self.free_if_unused(uid);
+        }
     }
 
     /// Writes; with too little space, only the first half.
@@ -420,7 +422,9 @@ impl Disk {
             node.dirty.clear();
         }
         let unused: Vec<u64> = self.nodes.keys().copied().collect();
-        unused.into_iter().for_each(|uid| self.free_if_unused(uid));
+        for uid in unused {
+            self.free_if_unused(uid);
+        }
     }
 }
 

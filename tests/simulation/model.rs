@@ -116,6 +116,7 @@ pub(crate) struct Broker {
 /// The first deliveries of a key: for each file the earliest tick at which one that went out was read.
 type Order = BTreeMap<(&'static str, u64), u64>;
 
+#[allow(clippy::struct_excessive_bools)] // they are facts, not states of one thing
 pub(crate) struct Model {
     pub(crate) config: Config,
     pub(crate) now: Duration,
@@ -450,7 +451,7 @@ impl Model {
         if !self.alive || self.handles.values().any(|other| other.uid == handle.uid) {
             return;
         }
-        let quiet = self.now.saturating_sub(handle.last_data) >= Duration::from_secs(300);
+        let quiet = self.now.saturating_sub(handle.last_data) >= Duration::from_mins(5);
         let unread =
             self.tracks[&handle.uid].placed.last().is_some_and(|last| last.end > handle.position);
         self.happened("close", &[handle.uid]);

@@ -1,4 +1,4 @@
-//! Chance from a seed: SplitMix64, the same on every machine.
+//! Chance from a seed: `SplitMix64`, the same on every machine.
 
 #[derive(Clone)]
 pub(crate) struct Rng(u64);

@@ -103,6 +103,7 @@ pub(crate) struct Op {
 }
 
 /// What stays the same over a simulation.
+#[allow(clippy::struct_excessive_bools)] // any of them goes with any other
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) records: u64,

@@ -87,7 +87,7 @@ impl World {
             Kind::Quiesce => self.quiesce(),
             Kind::Minutes => self.shared.model().now += Duration::from_secs(60 * a),
             Kind::WallClock => {
-                let jump = a as i64 * 1_000;
+                let jump = a.cast_signed() * 1_000;
                 self.shared.model().wall_jump_ms += if b == 1 { jump } else { -jump };
             }
             Kind::StateErrors => self.state_errors(a, b, c),
