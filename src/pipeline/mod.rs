@@ -242,7 +242,8 @@ impl Pipeline {
                 self.position.on_committed(sequence, self.edges.clock.unix_ms());
             }
             StateEvent::CommitFailed(error) => {
-                self.position.on_commit_failed(&error, self.edges.clock.now());
+                let (now, start_at) = (self.edges.clock.now(), self.settings.start_at);
+                self.position.on_commit_failed(&error, now, start_at);
             }
         }
     }

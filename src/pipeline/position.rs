@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::lane::Lane;
-use super::{Pipeline, Settings};
+use super::{Pipeline, Settings, StartAt};
 use crate::checkpoint::{Checkpoint, GenerationState, ModeSwitch};
 use crate::domain::identity::Fingerprint;
 use crate::platform::mutants::{Mutant, makes};
@@ -92,12 +92,13 @@ impl PositionKeeper {
         }
     }
 
-    pub(super) fn on_commit_failed(&mut self, error: &io::Error, now: Instant) {
+    pub(super) fn on_commit_failed(&mut self, error: &io::Error, now: Instant, at: StartAt) {
         self.committing = None;
         self.uncommitted |= !makes(Mutant::CommitGivenUp);
         self.last_commit = Some(now);
-        // Without it a crash repeats more, but nothing is lost: delivery goes on.
-        self.first_commit = false;
+        // Without it a crash repeats more, but nothing is lost: delivery goes on. Only a first
+        // start at the end has to wait: after a crash, the next one would begin at a later end.
+        self.first_commit &= at == StartAt::End;
         if self.alarm.replace(error.to_string()).is_none() {
             error!(
                 %error,

@@ -54,8 +54,10 @@ pub(crate) struct Track {
     pub(crate) ambiguous: bool,
     /// The first start began behind these bytes, as it was told to.
     pub(crate) skipped: u64,
+    /// It was quiet for so long that it counted as finished here: what comes behind is not read.
+    pub(crate) finished: Option<u64>,
     /// How far it was read at all, by any run.
-    ever_read: u64,
+    pub(crate) ever_read: u64,
     /// The largest size that the daemon saw since it last shrank.
     pub(crate) seen: u64,
     /// Unread bytes that vanished: they count as lost if the daemon can notice that.
@@ -156,6 +158,8 @@ pub(crate) struct Model {
     pub(crate) run_delivered: u64,
     pub(crate) run_published: u64,
     pub(crate) disturbed: bool,
+    /// Someone removed or damaged the state.
+    pub(crate) state_was_lost: bool,
     /// Calls on the input failed while the daemon started.
     pub(crate) blind_start: bool,
     pub(crate) violation: Option<Violation>,
@@ -196,6 +200,7 @@ impl Model {
             run_delivered: 0,
             run_published: 0,
             disturbed: false,
+            state_was_lost: false,
             blind_start: false,
             violation: None,
             counters: Counters::default(),
@@ -355,6 +360,7 @@ impl Model {
         self.handles.insert(self.next_handle, handle);
         let track = self.tracks.entry(uid).or_default();
         track.opens += 1;
+        track.finished = None;
         // What it knew of an earlier life may be forgotten.
         track.ambiguous |= track.cuts > 0;
         track.seen = 0;
@@ -461,6 +467,12 @@ impl Model {
             self.violate("V1", format!("file {} was closed with unread lines", handle.uid));
         }
         self.counters.closed_after_quiet += u64::from(quiet);
+        if quiet
+            && !is_input
+            && let Some(track) = self.tracks.get_mut(&handle.uid)
+        {
+            track.finished = Some(handle.position);
+        }
     }
 
     // --- what the daemon sends --------------------------------------------------------------

@@ -10,9 +10,20 @@ use openalgo_bridge::domain::identity::Fingerprint;
 use openalgo_bridge::domain::position::Generation;
 use openalgo_bridge::telemetry::snapshot::{LostStatus, Snapshot};
 
-use crate::disk::INPUT;
+use crate::disk::{INPUT, INPUT_DIRECTORY};
 use crate::lines::Class;
 use crate::model::Model;
+
+/// What the daemon can't do yet. Of each, told as lost is enough for now, where it can know of it;
+/// set to false, the lines have to arrive.
+pub(crate) struct NotYet {
+    /// To read a file to its end that was moved away while the daemon was down.
+    pub(crate) moved_while_down: bool,
+    /// To find a file that came to the path and went between two looks.
+    pub(crate) between_looks: bool,
+}
+
+pub(crate) const NOT_YET: NotYet = NotYet { moved_while_down: true, between_looks: true };
 
 /// Bytes that the daemon has to tell as lost. No generation: any.
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +244,9 @@ impl Model {
                 continue;
             }
             if index == last && !self.blind_start {
+                if sibling.is_some() && !NOT_YET.moved_while_down {
+                    continue;
+                }
                 expected.to = expected.to.max(sibling.unwrap_or(0));
             }
             if expected.from < expected.to {
@@ -250,6 +264,13 @@ impl Model {
         data.get(..state.offset as usize)
             .is_some_and(|before| Fingerprint::of_mark(before) == state.mark)
             && state.head.as_ref().is_none_or(head)
+    }
+
+    /// Files that stood at the path and stand beside it now; not copies of such.
+    fn moved_files(&self) -> impl Iterator<Item = u64> {
+        let names = self.disk.names.iter().filter(|(name, _)| name.starts_with(INPUT_DIRECTORY));
+        let uids = names.map(|(_, uid)| *uid);
+        uids.filter(|uid| self.tracks.get(uid).is_some_and(|track| track.order > 0))
     }
 
     /// The size of a file that stands beside the input now, where the daemon can see it.
@@ -375,11 +396,17 @@ impl Model {
         self.counters.quiescences += 1;
         let mut files: Vec<u64> = self.handles.values().map(|handle| handle.uid).collect();
         files.extend(self.disk.input());
+        files.extend(self.moved_files().filter(|uid| {
+            let known = self.tracks[uid].opens > 0;
+            if known { !NOT_YET.moved_while_down } else { !NOT_YET.between_looks }
+        }));
         files.sort_unstable();
         files.dedup();
         for uid in &files {
             let Some(track) = self.tracks.get(uid) else { continue };
-            let behind = track.placed.iter().filter(|placed| placed.start >= track.skipped);
+            let late = track.finished.unwrap_or(u64::MAX);
+            let asked_for = track.skipped..late;
+            let behind = track.placed.iter().filter(|placed| asked_for.contains(&placed.start));
             let missing = behind
                 .filter_map(|placed| Some((placed.start, placed.line?)))
                 .find(|(_, line)| !self.is_settled(*line));

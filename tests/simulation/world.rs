@@ -95,6 +95,7 @@ impl World {
             Kind::StateRemoved => {
                 let mut model = self.shared.model();
                 model.disk.remove_state();
+                model.state_was_lost = true;
                 model.checkpoints.excused = true;
             }
             Kind::ReadErrors => {
@@ -228,8 +229,11 @@ impl World {
             Start::Unreadable => model.counters.starts_unreadable += 1,
         }
         if matches!(start, Start::First) && self.config.at_end {
-            // What is there before the very first start is not asked for.
-            if let Some(uid) = model.disk.input() {
+            // What is there before the very first start is not asked for. A start is not the first
+            // once something was read.
+            let first =
+                model.tracks.values().all(|track| track.ever_read == 0) || model.state_was_lost;
+            if let Some(uid) = model.disk.input().filter(|_| first) {
                 let track = model.tracks.entry(uid).or_default();
                 track.skipped = track.placed.last().map_or(0, |placed| placed.end);
             }
@@ -353,6 +357,7 @@ impl World {
                 }
             }
             model.counters.copies_damaged += 1;
+            model.state_was_lost = true;
             model.checkpoints.excused = true;
         }
         self.untouched = false;
