@@ -242,9 +242,16 @@ impl Pipeline {
         self.input.next_look = now + LOOK_INTERVAL;
         self.input.unread = true;
         // Also while there is no room to read: what is not read yet must be missed if it vanishes.
-        for lane in self.lanes.iter_mut().filter(|lane| lane.state != LaneState::Over) {
+        for index in 0..self.lanes.len() {
+            let lane = &mut self.lanes[index];
+            if lane.state == LaneState::Over {
+                continue;
+            }
             // An error shows when it is read.
             let _ = lane.file.refresh_size();
+            if let Some(vanished) = lane.file.take_vanished() {
+                self.on_shrunk(index, vanished);
+            }
         }
         match self.edges.watch.arm() {
             Ok(()) => self.input.watch_failing = false,

@@ -201,7 +201,7 @@ impl FollowedFile {
     pub fn read(&mut self) -> io::Result<Read> {
         let facts = self.file.facts()?;
         self.see(facts.size);
-        if let Some(vanished) = self.vanished.take() {
+        if let Some(vanished) = self.take_vanished() {
             return Ok(Read::Shrunk(vanished));
         }
         let known_size = std::mem::replace(&mut self.size, facts.size);
@@ -300,6 +300,11 @@ impl FollowedFile {
         let facts = self.file.facts()?;
         self.see(facts.size);
         Ok(self.size)
+    }
+
+    /// Bytes behind the position that were seen and are gone.
+    pub fn take_vanished(&mut self) -> Option<Span> {
+        self.vanished.take()
     }
 
     /// Takes note of a size. One before the position is for `read` to find, which needs to know

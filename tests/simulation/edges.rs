@@ -144,7 +144,10 @@ impl Fs for Shared {
 impl InputFile for OpenInput {
     fn facts(&self) -> io::Result<FileFacts> {
         let mut model = self.shared.model();
-        model.disk.input_call(0)?;
+        if let Err(error) = model.disk.input_call(0) {
+            model.order_excused = true;
+            return Err(error);
+        }
         Ok(model.on_facts(self.uid))
     }
 

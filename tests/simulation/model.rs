@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use openalgo_bridge::checkpoint::GenerationState;
 use openalgo_bridge::domain::acks::RecordId;
 use openalgo_bridge::domain::delivery::Outcome;
 use openalgo_bridge::domain::envelope::{Reason, Rejection};
@@ -151,6 +152,8 @@ pub(crate) struct Model {
     /// Where the present run went on, if it had to.
     pub(crate) continued: Option<(u64, u64)>,
     pub(crate) checkpoints: crate::oracle::Checkpoints,
+    /// What the present run knows of a file that was not there when it started.
+    pub(crate) remembered: Option<GenerationState>,
     /// Bytes that must be told as lost.
     pub(crate) must_be_told: Vec<crate::oracle::Expected>,
     /// Bytes read in this run, records acknowledged, rejects durable.
@@ -195,6 +198,7 @@ impl Model {
             order_excused: false,
             continued: None,
             checkpoints: crate::oracle::Checkpoints::default(),
+            remembered: None,
             must_be_told: Vec::new(),
             run_read: 0,
             run_delivered: 0,
@@ -222,6 +226,7 @@ impl Model {
         self.read_at.clear();
         self.order.clear();
         self.order_excused = false;
+        self.remembered = None;
         (self.run_read, self.run_delivered, self.run_published) = (0, 0, 0);
         self.checkpoints.new_run();
         self.happened("start", &[self.run]);
@@ -366,6 +371,7 @@ impl Model {
         track.seen = 0;
         track.vanished = None;
         self.happened("open", &[uid]);
+        self.on_adopted(uid);
         self.next_handle
     }
 
@@ -437,6 +443,7 @@ impl Model {
             return;
         }
         handle.last_data = self.now;
+        self.remembered = None;
         self.run_read += fresh as u64;
         let track = self.tracks.entry(uid).or_default();
         track.ever_read = track.ever_read.max(end as u64);

@@ -222,6 +222,7 @@ impl Model {
             {
                 let size = self.disk.node(uid).data.len() as u64;
                 if opened != Some(uid) {
+                    self.remembered = Some(state.clone());
                     continue;
                 }
                 self.goes_on_behind(
@@ -240,7 +241,8 @@ impl Model {
                 continue;
             }
             if index == last && opened.is_none() && sibling.is_none() {
-                // Remembered, until something is there to compare it with.
+                // Until something is there to compare it with.
+                self.remembered = Some(state.clone());
                 continue;
             }
             if index == last && !self.blind_start {
@@ -252,6 +254,24 @@ impl Model {
             if expected.from < expected.to {
                 self.must_be_told.push(expected);
             }
+        }
+    }
+
+    /// The file that the start did not find is there, or another one is.
+    pub(crate) fn on_adopted(&mut self, uid: u64) {
+        let Some(state) = self.remembered.clone() else { return };
+        let node = self.disk.node(uid);
+        let born = state.identity.born_ns.is_none_or(|born| born == node.born_ns);
+        let size = node.data.len() as u64;
+        let mut lost =
+            Expected { generation: state.generation, from: state.offset, to: state.size };
+        if node.ino == state.identity.ino && born && self.looks_the_same(uid, &state) {
+            let head = state.head.map_or(0, |head| u64::from(head.length));
+            self.goes_on_behind(uid, state.offset, head);
+            lost.from = lost.from.max(size);
+        }
+        if lost.from < lost.to {
+            self.must_be_told.push(lost);
         }
     }
 

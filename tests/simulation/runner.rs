@@ -229,8 +229,13 @@ pub(crate) fn asked_for() -> Option<Script> {
 
 /// With everything that happens.
 pub(crate) fn replay_loudly(script: &Script) {
+    collect_panics();
     let ran = run(script, true);
     println!("{} operations, trace {:016x}", ran.ops, ran.trace);
+    if let Some(violation) = &ran.violation {
+        let shrunk = shrink(script, violation.rule);
+        println!("{}: {}\n{}", violation.rule, violation.text, shrunk.to_text());
+    }
     assert_eq!(ran.violation, None);
 }
 
