@@ -74,7 +74,7 @@ const MUTANTS: [(Mutant, u64); 16] = [
     (Mutant::RejectUnwritten, 10_000),
     (Mutant::SavedUnsynced, 10_000),
     (Mutant::NameUnsynced, 10_000),
-    (Mutant::CommitGivenUp, 400_000),
+    (Mutant::CommitGivenUp, 100_000),
     (Mutant::NewFileFirst, 10_000),
     (Mutant::OldFileClosed, 10_000),
     (Mutant::LossUntold, 10_000),

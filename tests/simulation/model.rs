@@ -22,7 +22,7 @@ use crate::script::Config;
 /// What a rule that was broken says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
-    /// Of the catalogue, section 2; `panic`.
+    /// Of the catalogue, section 2; `id`: two lines have one name; `panic`.
     pub(crate) rule: &'static str,
     pub(crate) text: String,
 }
@@ -533,7 +533,7 @@ impl Model {
             let known = *self.generations.entry(place.0).or_insert(uid);
             if known != uid && !self.tracks.get(&known).is_none_or(|track| track.ambiguous) {
                 let text = format!("files {known} and {uid} have the same generation {}", place.0);
-                self.violate("V14", text);
+                self.violate("id", text);
             }
         }
         let known = *self.named.entry(place).or_insert(line);
@@ -542,7 +542,7 @@ impl Model {
         if a != b && !a.starts_with(b) && !b.starts_with(a) {
             let (generation, offset) = place;
             let text = format!("{generation}:{offset} names the lines {known} and {line}");
-            self.violate("V14", text);
+            self.violate("id", text);
         }
         self.named.insert(place, line);
     }

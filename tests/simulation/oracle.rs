@@ -390,6 +390,22 @@ impl Model {
         }
     }
 
+    /// The lines that stand in the input now.
+    pub(crate) fn lines_in_input(&self) -> Vec<usize> {
+        let track = self.disk.input().and_then(|uid| self.tracks.get(&uid));
+        let placed = track
+            .iter()
+            .flat_map(|track| track.placed.iter().filter(|placed| placed.start >= track.skipped));
+        placed.filter_map(|placed| placed.line).collect()
+    }
+
+    /// Who asked was told that these are settled.
+    pub(crate) fn check_caught_up(&mut self, asked: &[usize]) {
+        if let Some(line) = asked.iter().find(|line| !self.is_settled(**line)) {
+            self.violate("V9", format!("caught up was told before line {line} was settled"));
+        }
+    }
+
     /// V7: every byte read in this run is in one class, on top of what the checkpoint said.
     pub(crate) fn check_ledger(&mut self, snapshot: &Snapshot, before: u64, delivered: u64) {
         let bytes = &snapshot.ledger.bytes;

@@ -422,17 +422,27 @@ impl World {
         if self.daemon.is_none() {
             return self.shared.model().violate("V9", "no start succeeds any more".to_owned());
         }
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        if let Some(daemon) = &mut self.daemon {
+            daemon.pipeline.on(Event::CaughtUpAsked(answer));
+        }
+        let asked = self.shared.model().lines_in_input();
+        let mut told = false;
         let mut at_rest = 0;
         for _ in 0..STEPS_TO_REST {
             let before = self.shared.model().trace;
             // Without hints: the timer alone must do.
             self.poll(500, false, true);
-            self.shared.model().acknowledge(64, 0);
+            if answered.try_recv().is_ok() {
+                told = true;
+                self.shared.model().check_caught_up(&asked);
+            }
             if self.shared.model().violation.is_some() {
                 return;
             }
             let rests = self.daemon.as_ref().is_some_and(|daemon| daemon.rests);
             let still = rests && self.shared.model().trace == before;
+            self.shared.model().acknowledge(3, 0);
             at_rest = if still { at_rest + 1 } else { 0 };
             // Longer than the commit interval and the look at the path.
             if at_rest >= 6 {
@@ -446,6 +456,10 @@ impl World {
         if at_rest < 6 || in_flight > 0 || snapshot.state != "following" {
             let (state, reason) = (snapshot.state, &snapshot.reason);
             let text = format!("no rest: {state} {reason:?}, {in_flight} lines in flight");
+            return model.violate("V9", text);
+        }
+        if !told {
+            let text = "who asked when it has caught up got no answer".to_owned();
             return model.violate("V9", text);
         }
         model.check_rest(&snapshot);
