@@ -12,7 +12,7 @@ CARGO := $(AS_USER) cargo
 SCRIPTS = $(wildcard packaging/dev/*.sh packaging/openalgo/*.sh) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo check lint unit e2e test soak bench deny clean
+.PHONY: help tools build demo check lint unit e2e test simulate soak bench deny clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ e2e: tools ## the daemon against a real Kafka
 # The dev profile throughout: it has the debug assertions, and its dependencies are optimised.
 test: lint ## everything, in less than 20 minutes on 2 cores
 	$(CARGO) test --locked
+
+simulate: tools ## the simulator with ever new seeds; HOURS=1
+	$(AS_USER) env SIMULATE_HOURS=$(or $(HOURS),1) cargo test --locked --test simulation -- --nocapture a_million
 
 soak: tools ## what takes longer than two minutes
 	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test e2e -- --nocapture ka_02_ka_27

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::Checkpoint;
 use super::format::{self, FormatError};
 use crate::platform::fs::{Fs, StateFile};
+use crate::platform::mutants::{Mutant, makes};
 
 /// The newest committed checkpoint.
 pub const CHECKPOINT: &str = "checkpoint.json";
@@ -218,6 +219,9 @@ impl Store {
         let written = self.write_temporary(&temporary, &text).and_then(|()| {
             self.keep_previous()?;
             self.fs.rename(&temporary, &self.directory.join(CHECKPOINT))?;
+            if makes(Mutant::NameUnsynced) {
+                return Ok(());
+            }
             self.fs.sync_directory(&self.directory)
         });
         if written.is_err() {
@@ -259,7 +263,7 @@ impl Store {
         }
         let file = self.fs.create_new(path)?;
         file.write_all_at(text, 0)?;
-        file.sync()
+        if makes(Mutant::SavedUnsynced) { Ok(()) } else { file.sync() }
     }
 
     /// Gives the present checkpoint the name of the previous one; it keeps its own as well.

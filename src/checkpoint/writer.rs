@@ -2,7 +2,8 @@
 //!
 //! The owner of the pipeline hands it checkpoints, notes and rejected lines and goes on; what
 //! became of them comes back as a [`StateEvent`]. Whatever piled up while the disk was busy is
-//! done in one go: all waiting rejects with one fsync, the newest checkpoint only.
+//! done in one go: all waiting rejects with one fsync, the newest checkpoint only. What is done with
+//! it is the [`Scribe`]'s, which knows of no thread and no time, so that it can be driven step by step.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,130 +42,74 @@ pub enum StateEvent {
 /// Makes encoded rejects durable, all or none.
 pub type AppendRejects = Box<dyn FnMut(&[RejectedLine]) -> io::Result<()> + Send>;
 
-/// The owner's handle on the thread.
-pub struct StateWriter {
-    shared: Arc<Shared>,
-}
-
+/// What waits to be written. Only the newest checkpoint and the newest note count.
 #[derive(Default)]
-struct Shared {
-    work: Mutex<Work>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Work {
+pub struct Work {
     commit: Option<Checkpoint>,
     note: Option<Checkpoint>,
     rejects: Vec<RejectedLine>,
-    stop: bool,
 }
 
-struct Worker {
-    shared: Arc<Shared>,
+impl Work {
+    /// Whether there is nothing.
+    pub fn is_idle(&self) -> bool {
+        self.commit.is_none() && self.note.is_none() && self.rejects.is_empty()
+    }
+}
+
+impl Committer for Work {
+    fn commit(&mut self, checkpoint: Checkpoint) {
+        self.commit = Some(checkpoint);
+    }
+
+    fn note(&mut self, checkpoint: Checkpoint) {
+        self.note = Some(checkpoint);
+    }
+
+    fn reject(&mut self, line: RejectedLine) {
+        self.rejects.push(line);
+    }
+}
+
+/// Does the work, and knows what of it is left over from failures.
+pub struct Scribe {
     store: Store,
     lock: Lock,
     notes: [Option<Box<dyn StateFile>>; 2],
     next_note: usize,
     append_rejects: AppendRejects,
-    report: Box<dyn Fn(StateEvent) + Send>,
+    /// Lines that could not be made durable yet. Nothing steps over them.
+    unwritten: Vec<RejectedLine>,
 }
 
-impl StateWriter {
-    /// Starts the thread. `report` is called on it with each result.
-    ///
-    /// # Errors
-    /// The system's, if the thread can't be started.
-    pub fn start(
-        store: Store,
-        lock: Lock,
-        append_rejects: AppendRejects,
-        report: Box<dyn Fn(StateEvent) + Send>,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let mut worker = Worker {
-            shared: Arc::clone(&shared),
-            store,
-            lock,
-            notes: [None, None],
-            next_note: 0,
-            append_rejects,
-            report,
-        };
-        std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { shared })
+impl Scribe {
+    /// One for the directory that `lock` locks.
+    pub fn new(store: Store, lock: Lock, append_rejects: AppendRejects) -> Self {
+        let notes = [None, None];
+        Self { store, lock, notes, next_note: 0, append_rejects, unwritten: Vec::new() }
     }
 
-    fn hand_over(&self, change: impl FnOnce(&mut Work)) {
-        change(&mut self.shared.lock());
-        self.shared.changed.notify_one();
-    }
-}
-
-impl Committer for StateWriter {
-    fn commit(&mut self, checkpoint: Checkpoint) {
-        self.hand_over(|work| work.commit = Some(checkpoint));
-    }
-
-    fn note(&mut self, checkpoint: Checkpoint) {
-        self.hand_over(|work| work.note = Some(checkpoint));
-    }
-
-    fn reject(&mut self, line: RejectedLine) {
-        self.hand_over(|work| work.rejects.push(line));
-    }
-}
-
-impl Drop for StateWriter {
-    /// Tells the thread to end when it has done what it was given, and does not wait for it: a
-    /// disk that never answers must not hold the process.
-    fn drop(&mut self) {
-        self.hand_over(|work| work.stop = true);
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Work> {
-        // A panic of the other thread ends the process; until then the data is as good as before.
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work {
-    fn is_idle(&self) -> bool {
-        self.commit.is_none() && self.note.is_none() && self.rejects.is_empty()
-    }
-}
-
-impl Worker {
-    fn run(&mut self) {
-        while let Some(work) = self.next_work() {
-            if !work.rejects.is_empty() {
-                self.write_rejects(work.rejects);
-            }
-            if let Some(checkpoint) = &work.note {
-                self.write_note(checkpoint);
-            }
-            if let Some(checkpoint) = &work.commit {
-                match self.commit(checkpoint) {
-                    Ok(()) => (self.report)(StateEvent::Committed(checkpoint.sequence)),
-                    Err(error) => (self.report)(StateEvent::CommitFailed(error)),
-                }
-            }
+    /// Does all of `work`, once. Rejects that failed stay here and are tried again by the next
+    /// call; the checkpoint is written all the same, for the lines that need no reject.
+    pub fn work(&mut self, work: Work, report: &mut dyn FnMut(StateEvent)) {
+        self.unwritten.extend(work.rejects);
+        if !self.unwritten.is_empty() {
+            report(self.write_rejects());
+        }
+        if let Some(checkpoint) = &work.note {
+            self.write_note(checkpoint);
+        }
+        if let Some(checkpoint) = &work.commit {
+            report(match self.commit(checkpoint) {
+                Ok(()) => StateEvent::Committed(checkpoint.sequence),
+                Err(error) => StateEvent::CommitFailed(error),
+            });
         }
     }
 
-    /// Waits for work and takes all there is. None: stop.
-    fn next_work(&self) -> Option<Work> {
-        let mut work = self.shared.lock();
-        while work.is_idle() {
-            if work.stop {
-                return None;
-            }
-            work = self.shared.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
-        }
-        let stop = work.stop;
-        Some(Work { stop, ..std::mem::replace(&mut *work, Work { stop, ..Work::default() }) })
+    /// Whether lines are left over that could not be made durable.
+    pub fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
@@ -183,41 +128,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Tries until the lines are durable: nothing may step over them. While it waits, checkpoints
-    /// are still committed, for the lines that need no reject.
-    fn write_rejects(&mut self, mut lines: Vec<RejectedLine>) {
-        loop {
-            let written = self.restore_directory().and_then(|()| (self.append_rejects)(&lines));
-            match written {
-                Ok(()) => break,
-                Err(error) => (self.report)(StateEvent::RejectsFailed(error)),
+    fn write_rejects(&mut self) -> StateEvent {
+        let written =
+            self.restore_directory().and_then(|()| (self.append_rejects)(&self.unwritten));
+        match written {
+            Ok(()) => {
+                let lines = self.unwritten.drain(..);
+                StateEvent::RejectsDurable(lines.map(|line| line.record).collect())
             }
-            if !self.wait_before_retry(&mut lines) {
-                return;
-            }
+            Err(error) => StateEvent::RejectsFailed(error),
         }
-        let records = lines.iter().map(|line| line.record).collect();
-        (self.report)(StateEvent::RejectsDurable(records));
-    }
-
-    /// False: stop.
-    fn wait_before_retry(&mut self, lines: &mut Vec<RejectedLine>) -> bool {
-        let work = self.shared.lock();
-        let (mut work, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(work, RETRY_AFTER, |work| !work.stop && work.commit.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        lines.append(&mut work.rejects);
-        let (stop, commit) = (work.stop, work.commit.take());
-        drop(work);
-        if let Some(checkpoint) = commit {
-            match self.commit(&checkpoint) {
-                Ok(()) => (self.report)(StateEvent::Committed(checkpoint.sequence)),
-                Err(error) => (self.report)(StateEvent::CommitFailed(error)),
-            }
-        }
-        !stop
     }
 
     /// A note that can't be written costs nothing but repeats after a crash, so its errors are
@@ -238,5 +158,98 @@ impl Worker {
         {
             self.notes[index] = None;
         }
+    }
+}
+
+/// The owner's handle on the thread.
+pub struct StateWriter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    tray: Mutex<Tray>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Tray {
+    work: Work,
+    stop: bool,
+}
+
+impl StateWriter {
+    /// Starts the thread. `report` is called on it with each result.
+    ///
+    /// # Errors
+    /// The system's, if the thread can't be started.
+    pub fn start(
+        mut scribe: Scribe,
+        mut report: Box<dyn FnMut(StateEvent) + Send>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let tray = Arc::clone(&shared);
+        let run = move || {
+            while let Some(work) = tray.next_work(scribe.is_behind()) {
+                scribe.work(work, &mut report);
+            }
+        };
+        std::thread::Builder::new().name("state-writer".to_owned()).spawn(run)?;
+        Ok(Self { shared })
+    }
+
+    fn hand_over(&self, change: impl FnOnce(&mut Tray)) {
+        change(&mut self.shared.lock());
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Committer for StateWriter {
+    fn commit(&mut self, checkpoint: Checkpoint) {
+        self.hand_over(|tray| tray.work.commit(checkpoint));
+    }
+
+    fn note(&mut self, checkpoint: Checkpoint) {
+        self.hand_over(|tray| tray.work.note(checkpoint));
+    }
+
+    fn reject(&mut self, line: RejectedLine) {
+        self.hand_over(|tray| tray.work.reject(line));
+    }
+}
+
+impl Drop for StateWriter {
+    /// Tells the thread to end when it has done what it was given, and does not wait for it: a
+    /// disk that never answers must not hold the process.
+    fn drop(&mut self) {
+        self.hand_over(|tray| tray.stop = true);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Tray> {
+        // A panic of the other thread ends the process; until then the data is as good as before.
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work and takes all there is. None: stop.
+    ///
+    /// `behind`: rejects wait to be tried again. Only time and a checkpoint, which need not wait
+    /// for them, are worth an attempt; each of more rejects is not.
+    fn next_work(&self, behind: bool) -> Option<Work> {
+        let tray = self.lock();
+        let mut tray = if behind {
+            let idle = |tray: &mut Tray| !tray.stop && tray.work.commit.is_none();
+            let waited = self.changed.wait_timeout_while(tray, RETRY_AFTER, idle);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let idle = |tray: &mut Tray| !tray.stop && tray.work.is_idle();
+            self.changed.wait_while(tray, idle).unwrap_or_else(PoisonError::into_inner)
+        };
+        // What can't be written does not keep the thread.
+        if tray.stop && tray.work.commit.is_none() && (behind || tray.work.is_idle()) {
+            return None;
+        }
+        Some(std::mem::take(&mut tray.work))
     }
 }

@@ -12,7 +12,7 @@ use super::args::Arguments;
 use super::sinks::{self, SinkError};
 use super::{Exit, complain, complain_config, load, state_exit};
 use crate::checkpoint::store::{Lock, StateError, Store};
-use crate::checkpoint::writer::{RejectedLine, StateWriter};
+use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
 use crate::config;
 use crate::config::{Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity};
 use crate::domain::acks::Limits;
@@ -98,7 +98,7 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     store.create()?;
     warn_if_others_may_enter(&settings.state_dir);
     let lock = store.lock()?;
-    let start = find_start(&store)?;
+    let start = Start::find(&store)?;
 
     let sink = sinks::build(settings, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
@@ -147,37 +147,6 @@ pub(super) fn status_socket(settings: &Settings) -> PathBuf {
     directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET)
 }
 
-/// Reads the checkpoint; copies that are damaged are put aside, so that none is taken for good.
-fn find_start(store: &Store) -> Result<Start, StateError> {
-    match store.load() {
-        Ok(loaded) => {
-            for (name, damage) in &loaded.damaged {
-                warn!(file = name, %damage, "a copy of the checkpoint is damaged; a valid one is used");
-                quarantine(store, name);
-            }
-            Ok(loaded
-                .checkpoint
-                .map_or(Start::First, |checkpoint| Start::From(Box::new(checkpoint))))
-        }
-        Err(error @ StateError::Unreadable { .. }) => {
-            error!(%error, "the position is lost: the input is read from its start, events may be repeated");
-            for name in store.copies() {
-                quarantine(store, name);
-            }
-            Ok(Start::Unreadable)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn quarantine(store: &Store, name: &str) {
-    match store.quarantine(name) {
-        Ok(aside) => info!(aside = %aside.display(), "put aside"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!(file = name, %error, "cannot put a damaged file aside"),
-    }
-}
-
 fn state_writer(
     settings: &Settings,
     fs: &Arc<dyn Fs>,
@@ -191,7 +160,7 @@ fn state_writer(
         move |lines: &[RejectedLine]| rejects.append(lines.iter().map(|line| line.text.as_slice()));
     let results = mailbox.clone();
     let report = move |event| results.post(Event::State(event));
-    StateWriter::start(store, lock, Box::new(append), Box::new(report))
+    StateWriter::start(Scribe::new(store, lock, Box::new(append)), Box::new(report))
 }
 
 fn pipeline_settings(settings: &Settings) -> pipeline::Settings {

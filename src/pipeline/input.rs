@@ -12,6 +12,7 @@ use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
 use crate::platform::fs::FileKind;
+use crate::platform::mutants::{Mutant, makes};
 use crate::source::file::{self, AtPath, Cut, FollowedFile, Read};
 
 /// How often the path is looked at without any hint: wake-ups can be lost.
@@ -125,7 +126,9 @@ impl Pipeline {
         let mut index = 0;
         // A cut adds a lane behind the one that was cut.
         while index < self.lanes.len() {
-            match self.read_lane(index, &mut budget) {
+            let newest_first = makes(Mutant::NewFileFirst);
+            let lane = if newest_first { self.lanes.len() - 1 - index } else { index };
+            match self.read_lane(lane, &mut budget) {
                 Progress::CaughtUp | Progress::NothingToRead => {
                     // What follows a cut comes after what was cut.
                     if self.lanes.get(index).is_some_and(|lane| lane.cut.is_some()) {
@@ -179,7 +182,7 @@ impl Pipeline {
             }
             match read {
                 Ok(Read::Data) => {
-                    // What gives nothing costs nothing: else many files at their end used it up.
+                    // Only these count: of any number of files with nothing new, each is asked.
                     budget.blocks -= 1;
                     self.lanes[index].last_data = self.edges.clock.now();
                 }
@@ -213,7 +216,7 @@ impl Pipeline {
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
         // Where others wait for its place, what is settled goes before its time, the oldest first.
         let early = lane.is_settled() && self.rotations.waiting > 0;
-        if quiet || early {
+        if quiet || early || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;
             info!(path = %lane.file.path().display(), early, "a file that was moved away is finished");
@@ -249,6 +252,16 @@ impl Pipeline {
         let size = next.refresh_size().unwrap_or(pending.size);
         if size != pending.size {
             (pending.size, pending.since) = (size, now);
+        }
+        // Also one that gives an error is no longer what it was.
+        if lane.file.is_intact().unwrap_or(false) {
+            let (cut, generation) = (pending.cut, lane.file.generation());
+            let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
+            lane.file.accept_size(size);
+            lane.cut = None;
+            info!(from, to, "what was read is still there: reading goes on");
+            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
+            return true;
         }
         let found = go_on_behind_mark(&lane.file, &mut next, max_line).unwrap_or(None);
         let settled =

@@ -13,6 +13,7 @@ use crate::domain::envelope::{Reason, Rejection, Verdict, validate};
 use crate::domain::framing::{Content, Frame, LineBytes, OVERSIZE_PREFIX_BYTES};
 use crate::domain::ledger::{Amount, Class};
 use crate::domain::position::Generation;
+use crate::platform::mutants::{Mutant, makes};
 use crate::sink::Message;
 use crate::sink::rejects::{self, Rejected};
 
@@ -30,7 +31,7 @@ impl Pipeline {
             Content::Oversize(_) => OVERSIZE_PREFIX_BYTES,
             Content::Blank => 0,
         };
-        if !self.tracker.has_room(in_memory) {
+        if !self.tracker.has_room(in_memory) && !makes(Mutant::NoLimit) {
             self.lanes[index].held = Some(frame);
             return Progress::Full;
         }
@@ -147,7 +148,12 @@ impl Pipeline {
             line: line.bytes.as_slice(),
         });
         match encoded {
-            Ok(text) => self.edges.committer.reject(RejectedLine { record, text }),
+            Ok(text) => {
+                self.edges.committer.reject(RejectedLine { record, text });
+                if makes(Mutant::RejectUnwritten) {
+                    self.acknowledge(record, Class::Rejected);
+                }
+            }
             // Cannot happen for these types; if it did, the line would stay pending for ever and
             // say so through the in-flight limit rather than be lost.
             Err(error) => tracing::error!(%error, "cannot encode a rejected line"),

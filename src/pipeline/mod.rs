@@ -5,6 +5,7 @@
 //! room for, and keeps the position; nothing in a turn waits for a disk or a broker. This is the
 //! only place that knows source, sink and checkpoint.
 
+mod found;
 mod input;
 mod lane;
 mod lines;
@@ -40,6 +41,7 @@ use crate::domain::envelope::EventTypes;
 use crate::domain::ledger::{Class, Ledger};
 use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
+use crate::platform::mutants::{Mutant, makes};
 use crate::sink::Sink;
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::Latest;
@@ -202,6 +204,9 @@ impl Pipeline {
         for (record, outcome) in outcomes.drain(..) {
             match outcome {
                 Outcome::Delivered => self.acknowledge(record, Class::Delivered),
+                Outcome::Refused(_) if makes(Mutant::FailureDropped) => {
+                    self.acknowledge(record, Class::Delivered);
+                }
                 Outcome::Refused(rejection) => self.reject_sent(record, &rejection),
                 Outcome::LeftOut => self.acknowledge(record, Class::Filtered),
             }
@@ -220,7 +225,8 @@ impl Pipeline {
         self.tracker.acknowledge(record, |passed| {
             position.moved();
             *lines -= passed.amount.lines;
-            if let Some(lane) = lanes.iter_mut().find(|lane| lane.key == passed.lane) {
+            let other = makes(Mutant::AckOfAnotherLife);
+            if let Some(lane) = lanes.iter_mut().rfind(|lane| other || lane.key == passed.lane) {
                 lane.settle(passed);
             }
         });
@@ -241,7 +247,8 @@ impl Pipeline {
                 self.position.on_committed(sequence, self.edges.clock.unix_ms());
             }
             StateEvent::CommitFailed(error) => {
-                self.position.on_commit_failed(&error, self.edges.clock.now());
+                let (now, start_at) = (self.edges.clock.now(), self.settings.start_at);
+                self.position.on_commit_failed(&error, now, start_at);
             }
         }
     }
@@ -296,7 +303,7 @@ impl Pipeline {
 
     /// Records bytes that can no longer be read, loudly.
     fn lose(&mut self, lost: Lost) {
-        if lost.from == lost.to {
+        if lost.from == lost.to || makes(Mutant::LossUntold) {
             return;
         }
         error!(

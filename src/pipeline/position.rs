@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::{Pipeline, Settings};
+use super::lane::Lane;
+use super::{Pipeline, Settings, StartAt};
 use crate::checkpoint::{Checkpoint, GenerationState, ModeSwitch};
+use crate::domain::identity::Fingerprint;
+use crate::platform::mutants::{Mutant, makes};
 
 /// How soon after the watermark moved a killed process finds it again.
 const NOTE_INTERVAL: Duration = Duration::from_millis(10);
@@ -89,12 +92,13 @@ impl PositionKeeper {
         }
     }
 
-    pub(super) fn on_commit_failed(&mut self, error: &io::Error, now: Instant) {
+    pub(super) fn on_commit_failed(&mut self, error: &io::Error, now: Instant, at: StartAt) {
         self.committing = None;
-        self.uncommitted = true;
+        self.uncommitted |= !makes(Mutant::CommitGivenUp);
         self.last_commit = Some(now);
-        // Without it a crash repeats more, but nothing is lost: delivery goes on.
-        self.first_commit = false;
+        // Without it a crash repeats more, but nothing is lost: delivery goes on. Only a first
+        // start at the end has to wait: after a crash, the next one would begin at a later end.
+        self.first_commit &= at == StartAt::End;
         if self.alarm.replace(error.to_string()).is_none() {
             error!(
                 %error,
@@ -168,8 +172,24 @@ impl Pipeline {
     }
 
     fn generations(&self) -> Vec<GenerationState> {
-        let lanes = self.lanes.iter().map(super::lane::Lane::checkpoint);
+        let lanes = self.lanes.iter().map(|lane| self.mutated(lane, lane.checkpoint()));
         lanes.chain(self.remembered.iter().cloned()).collect()
+    }
+
+    /// What a lane's state would be, were the position kept wrongly.
+    fn mutated(&self, lane: &Lane, mut state: GenerationState) -> GenerationState {
+        let oldest = self.tracker.iter().next().filter(|(oldest, _)| oldest.lane == lane.key);
+        if makes(Mutant::CheckpointAhead)
+            && let Some((oldest, _)) = oldest
+        {
+            state.offset = oldest.end;
+            state.mark = Fingerprint::of_mark(&oldest.place.context());
+        }
+        if makes(Mutant::TailCommitted) && lane.settled() == lane.file.line_start() {
+            state.offset = lane.file.position();
+            state.mark = Fingerprint::of_mark(lane.file.tail());
+        }
+        state
     }
 
     fn checkpoint(&mut self) -> Checkpoint {

@@ -12,7 +12,7 @@ use super::missed::{Rotations, known_of};
 use super::position::PositionKeeper;
 use super::report::Reporter;
 use super::{Edges, Pipeline, Settings};
-use crate::checkpoint::{Checkpoint, GenerationState, LostReason};
+use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
 use crate::domain::acks::AckTracker;
 use crate::domain::identity::{Fingerprint, Resume};
 use crate::domain::ledger::Ledger;
@@ -192,8 +192,12 @@ impl Pipeline {
     }
 
     fn resume_lane(&mut self, file: FollowedFile, known: &GenerationState) {
-        let nothing_new = self.position.is_committed();
+        let nothing_new = self.position.is_committed() && file.size() >= known.size;
+        let (generation, from, to) = (known.generation, file.size(), known.size);
         self.add_lane(file, known.ledger);
+        if from < to {
+            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
+        }
         if nothing_new {
             // Nothing is new: a start that finds what it left writes nothing.
             self.position.unchanged(known.size);

@@ -10,6 +10,7 @@ use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
 use crate::domain::identity::{self, Fingerprint, HEAD_BYTES, Identity};
 use crate::domain::position::{Generation, Span};
 use crate::platform::fs::{FileFacts, FileKind, Fs, InputFile};
+use crate::platform::mutants::{Mutant, makes};
 
 /// How much is read at once.
 pub const BLOCK_BYTES: usize = 256 << 10;
@@ -26,6 +27,8 @@ pub struct FollowedFile {
     pub(super) generation: Option<Generation>,
     pub(super) after: Option<Generation>,
     pub(super) size: u64,
+    /// The smallest size that was seen below that, not told yet.
+    shrunk_to: Option<u64>,
     modified_ns: i64,
     overlap: Vec<u8>,
 }
@@ -48,15 +51,17 @@ pub enum Read {
     Data,
     /// Nothing new.
     End,
-    /// The content is no longer the one that was read: this life of the file is over.
+    /// Bytes that were there are not any more. What was read may still be there.
     Cut(Cut),
 }
 
-/// How a life of a file ended while it was open.
+/// What happened to an open file that is not only appended to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// Shorter than what was read; else: other bytes before the position.
     pub truncated: bool,
+    /// The smallest size that was seen since.
+    pub left: u64,
     /// Bytes known to have been there that were not read.
     pub unread: Span,
 }
@@ -110,7 +115,9 @@ impl FollowedFile {
     pub fn next_life(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
         let mut next = Self { size: 0, ..Self::new(file, &self.path, self.identity, max_line) };
-        next.after = self.generation;
+        // A life that ended before it had a name passes on the one before it.
+        let former = self.generation.or(self.after);
+        next.after = former.filter(|_| !makes(Mutant::SecondLifeUnnamed));
         next.modified_ns = self.modified_ns;
         next
     }
@@ -137,6 +144,7 @@ impl FollowedFile {
             generation: None,
             after: None,
             size: 0,
+            shrunk_to: None,
             modified_ns: 0,
             overlap: Vec::new(),
         }
@@ -147,6 +155,19 @@ impl FollowedFile {
         let (tail, unfinished) = (self.framer.tail(), self.framer.position() - self.line_start());
         let before = tail.len().checked_sub(usize::try_from(unfinished).ok()?)?;
         (before > 0).then(|| Fingerprint::of_mark(&tail[..before]))
+    }
+
+    /// Whether what was read is still there, though what followed it may not be. Where nothing was read,
+    /// that can't be told.
+    pub fn is_intact(&self) -> io::Result<bool> {
+        let tail = self.framer.tail();
+        let from = self.framer.position() - tail.len() as u64;
+        Ok(!tail.is_empty() && self.peek(from, tail.len())? == tail)
+    }
+
+    /// Goes on with fewer bytes than there were.
+    pub fn accept_size(&mut self, size: u64) {
+        (self.size, self.shrunk_to) = (size, None);
     }
 
     /// Forgets the unfinished line, which goes on elsewhere.
@@ -160,6 +181,7 @@ impl FollowedFile {
         self.path = copy.path;
         self.identity = copy.identity;
         self.size = copy.size;
+        self.shrunk_to = None;
         self.modified_ns = copy.modified_ns;
     }
 
@@ -184,29 +206,44 @@ impl FollowedFile {
 
     /// Reads what is new, at most a block.
     pub fn read(&mut self) -> io::Result<Read> {
-        let known_size = self.size;
         let facts = self.file.facts()?;
-        self.size = facts.size;
-        self.modified_ns = facts.modified_ns;
-        let position = self.framer.position();
+        self.see(facts);
+        let (position, known_size, left) = (self.framer.position(), self.size, self.shrunk_to);
         let cut = |truncated| {
             let unread = Span { start: position, end: known_size.max(position) };
-            Ok(Read::Cut(Cut { truncated, unread }))
+            Ok(Read::Cut(Cut { truncated, left: left.unwrap_or(facts.size), unread }))
         };
-        // Of what is only appended to nothing goes away, read or not.
-        if facts.size < position.max(known_size) {
+        // From what is only appended to nothing goes away, read or not.
+        if facts.size < position || left.is_some() {
             return cut(true);
         }
         let wanted = usize::try_from(facts.size - position).unwrap_or(usize::MAX).min(BLOCK_BYTES);
         let overlap = self.framer.tail().len();
         self.overlap.resize(overlap, 0);
         let from = position - overlap as u64;
-        let got = self.file.read_at(&mut self.overlap, self.framer.space(wanted), from)?;
+        // A read may give less than there is: only one that gives nothing is the end.
+        let least = overlap + usize::from(wanted > 0);
+        let mut got = 0;
+        while got < least {
+            let known = &mut self.overlap[got.min(overlap)..];
+            match self.file.read_at(known, self.framer.space(wanted), from + got as u64)? {
+                0 => break,
+                more => got += more,
+            }
+        }
         if got < overlap {
             self.framer.filled(0);
             return cut(true);
         }
-        if self.overlap != self.framer.tail() {
+        if self.overlap != self.framer.tail() && !makes(Mutant::MarkUnchecked) {
+            self.framer.filled(0);
+            return cut(false);
+        }
+        // A file that is resumed at its start has nothing before the position, but perhaps a head.
+        if position == 0
+            && let Some(head) = &self.head
+            && !head.matches(&self.peek(0, head.length as usize)?)
+        {
             self.framer.filled(0);
             return cut(false);
         }
@@ -228,7 +265,7 @@ impl FollowedFile {
 
     /// The unfinished line, when this life is over.
     pub fn finish(&mut self) -> Option<Frame> {
-        let frame = self.framer.finish()?;
+        let frame = self.framer.finish().filter(|_| !makes(Mutant::TailForgotten))?;
         if self.generation.is_none() {
             // The file ended before its first line did: what there is names it.
             let head = Fingerprint::of_mark(&self.head_bytes);
@@ -264,11 +301,19 @@ impl FollowedFile {
 
     /// Looks at the size anew.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
-        // A smaller size is for `read` to find, which needs to know what was there.
         let facts = self.file.facts()?;
-        self.size = self.size.max(facts.size);
-        self.modified_ns = facts.modified_ns;
+        self.see(facts);
         Ok(self.size)
+    }
+
+    /// Takes note of a size. A smaller one is for `read` to tell, which knows what was there.
+    fn see(&mut self, facts: FileFacts) {
+        self.modified_ns = facts.modified_ns;
+        if facts.size < self.size {
+            let least = self.shrunk_to.map_or(facts.size, |least| least.min(facts.size));
+            self.shrunk_to = Some(least);
+        }
+        self.size = self.size.max(facts.size);
     }
 
     /// When it was last written, as far as seen: nanoseconds since 1970.
@@ -441,7 +486,7 @@ mod tests {
         file.refresh_size().unwrap();
         std::fs::write(&scratch.path, "x\n").unwrap();
         let unread = Span { start: 4, end: 8 };
-        assert_eq!(file.read().unwrap(), Read::Cut(Cut { truncated: true, unread }));
+        assert_eq!(file.read().unwrap(), Read::Cut(Cut { truncated: true, left: 2, unread }));
     }
 
     #[test]

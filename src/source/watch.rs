@@ -22,7 +22,8 @@ pub struct DirectoryWatch {
     fs: Arc<dyn Fs>,
     directory: PathBuf,
     name: Option<OsString>,
-    wake: Wake,
+    /// None: nothing is watched.
+    wake: Option<Wake>,
     armed: Option<Armed>,
 }
 
@@ -38,7 +39,13 @@ impl DirectoryWatch {
     pub fn new(fs: Arc<dyn Fs>, path: &Path, wake: Wake) -> Self {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new(".")).to_owned();
-        Self { fs, directory, name: path.file_name().map(OsString::from), wake, armed: None }
+        let name = path.file_name().map(OsString::from);
+        Self { fs, directory, name, wake: Some(wake), armed: None }
+    }
+
+    /// No watch of its own: hints come by another way, or not at all.
+    pub fn none(fs: Arc<dyn Fs>, path: &Path) -> Self {
+        Self { wake: None, ..Self::new(fs, path, Arc::new(|| ())) }
     }
 
     /// Makes sure that the directory at the path is the one being watched.
@@ -55,15 +62,16 @@ impl DirectoryWatch {
             return Ok(());
         }
         self.armed = None;
-        let watcher = self.watch().map_err(|error| error.to_string())?;
+        let Some(wake) = &self.wake else { return Ok(()) };
+        let watcher = self.watch(wake).map_err(|error| error.to_string())?;
         self.armed = Some(Armed { _watcher: watcher, directory });
         // What happened before the watch began made no event.
-        (self.wake)();
+        wake();
         Ok(())
     }
 
-    fn watch(&self) -> notify::Result<RecommendedWatcher> {
-        let (wake, name) = (Arc::clone(&self.wake), self.name.clone());
+    fn watch(&self, wake: &Wake) -> notify::Result<RecommendedWatcher> {
+        let (wake, name) = (Arc::clone(wake), self.name.clone());
         let on_event = move |event: notify::Result<Event>| match event {
             Ok(event) if !is_hint(&event, name.as_ref()) => {}
             // An error is no reason to sleep: looking costs little.

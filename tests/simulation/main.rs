@@ -1,0 +1,94 @@
+//! The simulator: the daemon's own logic over a disk, a clock and a sink in memory, driven from a
+//! seed through everything that can happen to them.
+//!
+//! `SIMULATE_SEED=7` or `SIMULATE_SCRIPT=file` replays one with everything that happens,
+//! `SIMULATE_HOURS=1` goes on with new seeds (`make simulate`). A seed that fails is shrunk to a
+//! script; it goes into `regressions/`, which every run replays.
+
+// The whole crate is a test; clippy's exception for tests knows only functions marked as one.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod counters;
+mod disk;
+mod edges;
+mod lines;
+mod model;
+mod oracle;
+mod rng;
+mod runner;
+mod script;
+mod world;
+
+use std::path::Path;
+
+use openalgo_bridge::platform::mutants::Mutant;
+
+use crate::runner::{asked_for, campaign, hunt, replay_loudly, run, seeds_to_run};
+use crate::script::Script;
+
+#[test]
+fn a_million_operations_break_no_rule_and_every_fault_really_happens() {
+    if let Some(script) = asked_for() {
+        return replay_loudly(&script);
+    }
+    let (first, seeds, until) = seeds_to_run();
+    let report = campaign(first, seeds, until);
+    report.print();
+    report.assert_clean();
+}
+
+#[test]
+fn what_once_failed_does_not_fail_again() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/regressions");
+    let mut replayed = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let script = Script::parse(&std::fs::read_to_string(&path).unwrap());
+        let ran = run(&script.unwrap_or_else(|error| panic!("{}: {error}", path.display())), false);
+        assert_eq!(ran.violation, None, "{}", path.display());
+        replayed += 1;
+    }
+    assert!(replayed > 0);
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for seed in 0..20 {
+        let script = Script::from_seed(seed);
+        let (once, again) = (run(&script, false), run(&script, false));
+        assert_eq!((once.trace, once.ops), (again.trace, again.ops), "seed {seed}");
+        let text = script.to_text();
+        assert_eq!(Script::parse(&text), Ok(script), "a script says all there is to it");
+    }
+}
+
+/// How many operations may pass before a mistake is found.
+const MUTANTS: [(Mutant, u64); 16] = [
+    (Mutant::CheckpointAhead, 10_000),
+    (Mutant::AckOfAnotherLife, 10_000),
+    (Mutant::MarkUnchecked, 10_000),
+    (Mutant::InodeAlone, 10_000),
+    (Mutant::TailCommitted, 10_000),
+    (Mutant::TailForgotten, 10_000),
+    (Mutant::FailureDropped, 10_000),
+    (Mutant::RejectUnwritten, 10_000),
+    (Mutant::SavedUnsynced, 10_000),
+    (Mutant::NameUnsynced, 10_000),
+    (Mutant::CommitGivenUp, 100_000),
+    (Mutant::NewFileFirst, 10_000),
+    (Mutant::OldFileClosed, 10_000),
+    (Mutant::LossUntold, 10_000),
+    (Mutant::NoLimit, 10_000),
+    (Mutant::SecondLifeUnnamed, 10_000),
+];
+
+#[cfg(debug_assertions)]
+#[test]
+fn every_mistake_made_on_purpose_is_found() {
+    for mutant in Mutant::ALL {
+        let (_, most) = MUTANTS.iter().find(|(known, _)| *known == mutant).unwrap();
+        let (ops, found) = hunt(mutant, *most);
+        let found = found.unwrap_or_else(|| panic!("{mutant:?}: not found in {ops} operations"));
+        println!("{mutant:?}: {} after {ops} operations: {}", found.rule, found.text);
+    }
+}
