@@ -57,8 +57,11 @@ python_ready() {
   [[ $scope != all ]] ||
     { cmp -s "$PYTHON_LIST" "$python_stamp" && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
 }
+# Debian's `prometheus`, of which the tests need one program: taken out of the package, which is not
+# installed, so that no service, user or web page comes with it.
+promtool_ready() { [[ $scope != all || -x .tools/promtool ]]; }
 node_ready() { [[ $scope != all ]] || cmp -s "$NODE_LIST" "$node_stamp"; }
-everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready; }
+everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready && promtool_ready; }
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
 die() {
@@ -66,23 +69,30 @@ die() {
   exit 1
 }
 
-apt_install() {
-  command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
+apt_get() {
   local as_root=()
-  if ((EUID != 0)); then
-    command -v sudo >/dev/null || die "please run as root: apt-get install $*"
-    as_root=(sudo)
-  fi
-  say "installing with ${as_root[*]:+sudo }apt-get: $*"
+  ((EUID == 0)) || as_root=(sudo)
   # RUNLEVEL=1: an nginx for tests must not become this machine's web server.
-  as_root+=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  "${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@"
+}
+
+apt_update() {
   local tries=0
   # On a new machine the system's own daily update may hold the lists for a while.
-  until "${as_root[@]}" update </dev/null; do
+  until apt_get update </dev/null; do
     ((++tries < 5)) || die "apt-get update fails"
     sleep 5
   done
-  "${as_root[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "please run as root: apt-get install $*"
+  fi
+  say "installing with apt-get: $*"
+  apt_update
+  apt_get install -y --no-install-recommends "$@" </dev/null >/dev/null
 }
 
 # Prints the packages that are missing, one a line.
@@ -155,6 +165,19 @@ install_node() {
   cp "$NODE_LIST" "$node_stamp"
 }
 
+install_promtool() {
+  local work=$PWD/.tools/promtool.new
+  command -v dpkg-deb >/dev/null || die "not a Debian system; please put Prometheus' promtool into .tools/"
+  say "taking promtool out of Debian's prometheus"
+  rm -rf "$work" && mkdir -p "$work"
+  # The lists may be older than what the archive has.
+  (cd "$work" && { apt-get -qq -o APT::Sandbox::User=root download prometheus || { apt_update && apt-get -qq -o APT::Sandbox::User=root download prometheus; }; } </dev/null >&2) ||
+    die "prometheus can't be downloaded"
+  dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -x -C "$work" ./usr/bin/promtool
+  mv "$work/usr/bin/promtool" .tools/promtool
+  rm -rf "$work"
+}
+
 mapfile -t missing < <(missing_packages | sort -u)
 if everything_ready; then
   say "everything is there"
@@ -171,6 +194,7 @@ fi
 kafka_ready || install_kafka
 python_ready || install_python
 node_ready || install_node
+promtool_ready || install_promtool
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
   chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools

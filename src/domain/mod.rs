@@ -8,5 +8,6 @@ pub mod delivery;
 pub mod envelope;
 pub mod framing;
 pub mod identity;
+pub mod latency;
 pub mod ledger;
 pub mod position;

@@ -16,6 +16,7 @@ mod broken;
 mod check;
 mod crash;
 mod files;
+mod http;
 mod outage;
 mod poison;
 mod relay;
