@@ -12,7 +12,9 @@ use super::connect::{User, likely_cause};
 use crate::config::{self, Settings};
 use crate::pipeline::{Event, Mailbox};
 use crate::platform::access::may;
+use crate::platform::fs::{Fs as _, RealFs};
 use crate::sink::finding::{Finding, Level, quoted};
+use crate::sink::rejects;
 use crate::telemetry::http::{self, Address, Served};
 use crate::telemetry::snapshot::{Latest, Snapshot};
 
@@ -41,12 +43,14 @@ pub(super) fn serve(settings: &Settings, latest: &Latest, mailbox: &Mailbox) -> 
         ..Snapshot::default()
     });
     let (asked, input) = (mailbox.clone(), settings.input.clone());
+    let state_dir = settings.state_dir.clone();
     let served = http::serve(http::Settings {
         socket: status_socket(settings),
         listen: address(&settings.http_listen),
         latest: latest.clone(),
         ask: Arc::new(move |answer| asked.post(Event::CaughtUpAsked(answer))),
         explain: Arc::new(move || explain(&input)),
+        rejects_bytes: Arc::new(move || rejects_bytes(&state_dir)),
     });
     served.inspect_err(|error| warn!(%error, "cannot serve status, health and metrics")).ok()
 }
@@ -63,6 +67,12 @@ fn address(listen: &config::Listen) -> Option<Address> {
 fn explain(input: &Path) -> String {
     let user = User::current();
     format!(", looked at as {}; {}", user.name, likely_cause(input, &user))
+}
+
+/// The size of all files of rejected lines.
+fn rejects_bytes(state_dir: &Path) -> u64 {
+    let files = rejects::files(&RealFs, state_dir).unwrap_or_default();
+    files.iter().filter_map(|file| RealFs.stat(file).ok()).map(|facts| facts.size).sum()
 }
 
 /// Tries where the service would listen. `ours` is where a running daemon of the same state does.

@@ -14,6 +14,8 @@ pub(super) struct Beyond {
     pub overdue: Duration,
     /// What the process takes.
     pub usage: Usage,
+    /// Size of all files of rejected lines; none: their file system does not answer.
+    pub rejects_bytes: Option<u64>,
     /// When it began, in seconds since 1970.
     pub began: f64,
 }
@@ -23,6 +25,7 @@ pub(super) fn page(snapshot: &Snapshot, beyond: &Beyond, dialect: Dialect) -> St
     let mut page = Page::new(dialect);
     about(&mut page, snapshot, beyond);
     ledger(&mut page, snapshot);
+    rejects(&mut page, snapshot, beyond);
     input(&mut page, snapshot);
     sink(&mut page, snapshot);
     checkpoint(&mut page, snapshot);
@@ -85,6 +88,9 @@ fn ledger(page: &mut Page, snapshot: &Snapshot) {
     let requeued = &snapshot.ledger.requeued;
     page.counter(name!("requeued_lines"), "Rejected lines that were sent again.")
         .value(requeued.lines);
+}
+
+fn rejects(page: &mut Page, snapshot: &Snapshot, beyond: &Beyond) {
     let mut rejects =
         page.counter(name!("rejects"), "Lines put aside since the daemon started, by reason.");
     for (reason, lines) in snapshot.rejects.since_start.iter() {
@@ -92,6 +98,13 @@ fn ledger(page: &mut Page, snapshot: &Snapshot) {
     }
     page.gauge(name!("rejects_alarm"), "1 while rejected lines can't be written.")
         .value(u8::from(snapshot.rejects.alarm.is_some()));
+    if let Some(bytes) = beyond.rejects_bytes {
+        page.gauge(
+            name!("rejects_files_bytes"),
+            "Size of all files of rejected lines; an admin deletes those that are full.",
+        )
+        .value(bytes);
+    }
 }
 
 fn input(page: &mut Page, snapshot: &Snapshot) {

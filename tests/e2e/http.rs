@@ -156,6 +156,8 @@ fn metrics_add_up_with_the_status_to_the_byte_and_pass_promtool() {
     }
     assert!(metrics.whole("checkpoint_commits_total") >= 1);
     assert!(metrics.0.contains_key("process_open_fds"));
+    let rejects = std::fs::metadata(bridge.state().join("rejects.jsonl")).unwrap().len();
+    assert_eq!(metrics.whole("rejects_files_bytes"), rejects);
     assert_eq!(status["rejects"]["since_start"]["not_an_object"], 2);
     assert_passes(&promtool(&["check", "metrics"], &answer.body));
 
@@ -228,7 +230,7 @@ fn the_alert_rules_of_the_documents_pass_promtool() {
     std::fs::write(&file, rules[0]).unwrap();
     let output = promtool(&["check", "rules", file.to_str().unwrap()], "");
     assert_passes(&output);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("7 rules found"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("8 rules found"));
 }
 
 #[test]
@@ -258,7 +260,7 @@ fn readiness_is_503_while_the_checkpoint_or_the_rejects_cannot_be_written() {
     let address = address(&bridge);
     wait_for_ready(&address, 200);
     input.events(0..1);
-    bridge.wait_until_settled();
+    wait_for_commit(&bridge, event(0).len() as u64 + 1);
     // Not even root writes to a directory as if it were a file.
     let (temporary, rejects) =
         (bridge.state().join("checkpoint.tmp"), bridge.state().join("rejects.jsonl"));

@@ -1,7 +1,7 @@
 //! What is answered to which question.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,8 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Notify;
 
-use super::{Address, AskCaughtUp, Explain};
+use super::look::Look;
+use super::{Address, AskCaughtUp, Explain, RejectsBytes};
 use crate::platform::process::usage;
 use crate::telemetry::health::{self, Trouble};
 use crate::telemetry::metrics::{self, Beyond};
@@ -30,10 +31,6 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// How often the owner is asked at most, however many ask us: each time it looks at the input.
 const ASK_INTERVAL: Duration = Duration::from_millis(10);
-
-/// How long a look at the input may take, and how long it holds.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_HOLDS: Duration = Duration::from_secs(2);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -63,15 +60,13 @@ impl Door {
 pub(super) struct Answers {
     latest: Latest,
     ask: AskCaughtUp,
-    explain: Explain,
+    explain: Look<String>,
+    rejects_bytes: Look<u64>,
     /// When the process began, more or less: seconds since 1970.
     began: f64,
     waiting: AtomicUsize,
     last_asked: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     listening: Mutex<Listening>,
-    /// What the last look at the input gave, and when.
-    looked: Arc<Mutex<Option<(Instant, String)>>>,
-    looking: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Default)]
@@ -81,18 +76,22 @@ struct Listening {
 }
 
 impl Answers {
-    pub(super) fn new(latest: Latest, ask: AskCaughtUp, explain: Explain) -> Self {
+    pub(super) fn new(
+        latest: Latest,
+        ask: AskCaughtUp,
+        explain: Explain,
+        rejects_bytes: RejectsBytes,
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             latest,
             ask,
-            explain,
+            explain: Look::new(explain),
+            rejects_bytes: Look::new(rejects_bytes),
             began: since.as_secs_f64(),
             waiting: AtomicUsize::new(0),
             last_asked: tokio::sync::Mutex::new(None),
             listening: Mutex::default(),
-            looked: Arc::default(),
-            looking: Arc::default(),
         }
     }
 
@@ -139,7 +138,7 @@ impl Answers {
         match (request.uri().path(), door) {
             ("/healthz", _) => self.healthz(),
             ("/readyz", _) => self.readyz(snapshot).await,
-            ("/metrics", _) => self.metrics(request.headers(), snapshot),
+            ("/metrics", _) => self.metrics(request.headers(), snapshot).await,
             ("/status.json", _) => self.status(StatusCode::OK, snapshot),
             // Only for `openalgo-bridge status`: it makes the owner look.
             ("/caught-up", Door::Socket) => self.caught_up(request.uri().query()).await,
@@ -171,46 +170,22 @@ impl Answers {
         for trouble in &troubles {
             text.push_str(trouble.text());
             if matches!(trouble, Trouble::Input(_)) {
-                text.push_str(&self.look().await);
+                let cause = self.explain.take().await;
+                text.push_str(cause.as_deref().unwrap_or("; its file system does not answer"));
             }
             text.push('\n');
         }
         answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
     }
 
-    /// Why the input can't be followed. At most one look is under way: a file system that does not
-    /// answer holds one thread up, and no client for longer than a moment.
-    async fn look(&self) -> String {
-        let known = lock(&self.looked).clone();
-        if let Some((at, text)) = &known
-            && at.elapsed() < LOOK_HOLDS
-        {
-            return text.clone();
-        }
-        if self.looking.swap(true, Ordering::AcqRel) {
-            return known.map_or_else(String::new, |(_, text)| text);
-        }
-        let (explain, looked) = (Arc::clone(&self.explain), Arc::clone(&self.looked));
-        let looking = Arc::clone(&self.looking);
-        let look = tokio::task::spawn_blocking(move || {
-            let text = explain();
-            *lock(&looked) = Some((Instant::now(), text.clone()));
-            looking.store(false, Ordering::Release);
-            text
-        });
-        match tokio::time::timeout(LOOK, look).await {
-            Ok(Ok(text)) => text,
-            _ => "; its file system does not answer".to_owned(),
-        }
-    }
-
-    fn metrics(&self, headers: &HeaderMap, snapshot: &Snapshot) -> Answer {
+    async fn metrics(&self, headers: &HeaderMap, snapshot: &Snapshot) -> Answer {
         let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let dialect = Dialect::of(accept);
         let beyond = Beyond {
             ready: self.troubles(snapshot).is_empty(),
             overdue: self.latest.overdue(Instant::now()),
             usage: usage(),
+            rejects_bytes: self.rejects_bytes.take().await,
             began: self.began,
         };
         let page = metrics::page(snapshot, &beyond, dialect);

@@ -8,6 +8,7 @@
 mod answers;
 mod connections;
 mod listener;
+mod look;
 
 use std::convert::Infallible;
 use std::io;
@@ -51,6 +52,9 @@ pub type AskCaughtUp = Arc<dyn Fn(CaughtUp) + Send + Sync>;
 /// Looks why the input can't be followed. May wait for the file system.
 pub type Explain = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Looks how large all files of rejected lines are together. May wait for the file system.
+pub type RejectsBytes = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// What the service needs to be told.
 pub struct Settings {
     /// The status socket.
@@ -63,6 +67,8 @@ pub struct Settings {
     pub ask: AskCaughtUp,
     /// How to look at the input.
     pub explain: Explain,
+    /// How to look at the rejects.
+    pub rejects_bytes: RejectsBytes,
 }
 
 /// Serves until the process ends; removes its sockets when dropped.
@@ -77,7 +83,7 @@ pub struct Served {
 pub fn serve(settings: Settings) -> io::Result<Served> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        .max_blocking_threads(2)
         .thread_name(THREAD)
         .build()?;
     // Whoever made it is gone: the state directory's lock is ours.
@@ -92,11 +98,12 @@ pub fn serve(settings: Settings) -> io::Result<Served> {
         sockets.push(path.clone());
     }
     std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
-        let answers = Arc::new(Answers::new(settings.latest, settings.ask, settings.explain));
-        let at_socket = at(Door::Socket, Address::Unix(settings.socket), Arc::clone(&answers));
+        let Settings { socket, listen, latest, ask, explain, rejects_bytes } = settings;
+        let answers = Arc::new(Answers::new(latest, ask, explain, rejects_bytes));
+        let at_socket = at(Door::Socket, Address::Unix(socket), Arc::clone(&answers));
         runtime.block_on(async move {
             let elsewhere = async {
-                if let Some(address) = settings.listen {
+                if let Some(address) = listen {
                     at(Door::Http, address, answers).await;
                 }
             };

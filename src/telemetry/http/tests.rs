@@ -23,7 +23,8 @@ impl Bench {
         std::fs::write(&socket, "left behind").unwrap();
         let latest = Latest::default();
         let (from_owner, explain) = (latest.clone(), Arc::new(|| "; look there".to_owned()));
-        let settings = Settings { socket, listen, latest, ask, explain };
+        let rejects_bytes = Arc::new(|| 4711);
+        let settings = Settings { socket, listen, latest, ask, explain, rejects_bytes };
         let bench = Self { directory, latest: from_owner, _served: serve(settings).unwrap() };
         bench.publish(Snapshot { pid: 7, state: "following", ..Snapshot::default() });
         bench.wait_for("/healthz", |code, _| code == 200);
