@@ -59,12 +59,15 @@ python_ready() {
   [[ $scope != all ]] ||
     { cmp -s "$PYTHON_LIST" "$python_stamp" && .tools/python/bin/python -c 'import dotenv' 2>/dev/null; }
 }
+# Debian's `prometheus`, of which the tests need one program: taken out of the package, which is not
+# installed, so that no service, user or web page comes with it.
+promtool_ready() { [[ $scope != all || -x .tools/promtool ]]; }
 node_ready() { [[ $scope != all ]] || { cmp -s "$NODE_LIST" "$node_stamp" && have_scripts; }; }
 have_scripts() {
   local script
   for script in "${NODE_SCRIPTS[@]}"; do [[ -e .tools/clients/$script ]] || return; done
 }
-everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready; }
+everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready && promtool_ready; }
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
 die() {
@@ -72,25 +75,35 @@ die() {
   exit 1
 }
 
-apt_install() {
-  command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
-  local as_root=() tries=0
-  if ((EUID != 0)); then
-    command -v sudo >/dev/null || die "please run as root: apt-get install $*"
-    as_root=(sudo)
-  fi
-  say "installing with ${as_root[*]:+sudo }apt-get: $*"
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+apt_get() {
   # RUNLEVEL=1: an nginx for tests must not become this machine's web server.
-  local apt=("${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@"
+}
+
+apt_update() {
+  local tries=0
   # On a new machine the system's own daily update may hold the lists for a while.
-  until "${apt[@]}" update </dev/null; do
+  until apt_get update </dev/null; do
     ((++tries < 5)) || die "apt-get update fails"
     sleep 5
   done
-  "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || die "not a Debian system; please install the equivalents of: $*"
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "please run as root: apt-get install $*"
+  fi
+  say "installing with apt-get: $*"
+  apt_update
+  apt_get install -y --no-install-recommends "$@" </dev/null >/dev/null
   # Nor from the next start of the machine on.
   if [[ " $* " == *' nginx-light '* ]] && command -v systemctl >/dev/null; then
-    "${as_root[@]}" systemctl disable nginx >/dev/null 2>&1 || say "nginx may start with this machine"
+    as_root systemctl disable nginx >/dev/null 2>&1 || say "nginx may start with this machine"
   fi
 }
 
@@ -164,6 +177,19 @@ install_node() {
   cp "$NODE_LIST" "$node_stamp"
 }
 
+install_promtool() {
+  local work=$PWD/.tools/promtool.new
+  command -v dpkg-deb >/dev/null || die "not a Debian system; please put Prometheus' promtool into .tools/"
+  say "taking promtool out of Debian's prometheus"
+  rm -rf "$work" && mkdir -p "$work"
+  # The lists may be older than what the archive has.
+  (cd "$work" && { apt-get -qq -o APT::Sandbox::User=root download prometheus || { apt_update && apt-get -qq -o APT::Sandbox::User=root download prometheus; }; } </dev/null >&2) ||
+    die "prometheus can't be downloaded"
+  dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -x -C "$work" ./usr/bin/promtool
+  mv "$work/usr/bin/promtool" .tools/promtool
+  rm -rf "$work"
+}
+
 mapfile -t missing < <(missing_packages | sort -u)
 if everything_ready; then
   say "everything is there"
@@ -180,6 +206,7 @@ fi
 kafka_ready || install_kafka
 python_ready || install_python
 node_ready || install_node
+promtool_ready || install_promtool
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
   chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools

@@ -32,6 +32,9 @@ pub struct Checkpoint {
     pub lost: Vec<Lost>,
     /// The last mode switches, oldest first.
     pub mode_switches: Vec<ModeSwitch>,
+    /// When the ledger began: milliseconds since 1970.
+    #[serde(default)]
+    pub ledger_since_ms: Option<i64>,
 }
 
 /// One unfinished life of the input.

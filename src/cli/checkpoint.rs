@@ -200,9 +200,10 @@ fn commit(
     generations: Vec<GenerationState>,
     settings: &Settings,
 ) -> Result<(), (String, Exit)> {
+    let now_ms = SystemClock.unix_ms();
     let checkpoint = Checkpoint {
         sequence: before.sequence + 1,
-        committed_at_ms: SystemClock.unix_ms(),
+        committed_at_ms: now_ms,
         mode: if before.mode.is_empty() {
             settings.mode.as_str().into()
         } else {
@@ -212,6 +213,7 @@ fn commit(
         closed: Ledger::default(),
         lost: Vec::new(),
         mode_switches: before.mode_switches.clone(),
+        ledger_since_ms: Some(now_ms),
     };
     store
         .commit_to_both(&checkpoint)

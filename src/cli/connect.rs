@@ -5,7 +5,6 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::platform::fs::{FileKind, Fs as _, RealFs};
 use crate::sink::finding::{Finding, Level, quoted};
 use crate::sink::kafka;
 use crate::sink::socketio::{relay, server};
-use crate::telemetry::server as status_server;
+use crate::telemetry::client;
 
 /// The lock's name in the state directory.
 const LOCK: &str = "lock";
@@ -38,11 +37,15 @@ pub(super) fn connect(settings: &Settings) -> Exit {
     if !state.starts {
         exit = Exit::Config;
     }
+    let running = running(settings);
+    let http = running.as_ref().and_then(|status| status["listen"]["http"].as_str());
+    exit = exit.max(show(super::http::inspect(settings, http).as_slice()));
     let found = match (&settings.kafka, &settings.socketio) {
         (Some(kafka), _) => kafka::inspect(&super::sinks::kafka_settings(settings, kafka)),
         (None, Some(socketio)) if socketio.via == Via::Server => {
             let server = super::sinks::server_settings(settings, socketio);
-            server::inspect(&server, listens_at(settings))
+            let ours = running.as_ref().and_then(|status| status["listen"]["socketio"].as_str());
+            server::inspect(&server, ours.and_then(|address| address.parse().ok()))
         }
         (None, Some(socketio)) => relay::inspect(&super::sinks::relay_settings(socketio)),
         (None, None) => Vec::new(),
@@ -50,12 +53,11 @@ pub(super) fn connect(settings: &Settings) -> Exit {
     exit.max(show(&found))
 }
 
-/// Where the running daemon of this state directory listens for Socket.IO clients.
-fn listens_at(settings: &Settings) -> Option<SocketAddr> {
-    let socket = super::run::status_socket(settings);
-    let (_, body) = status_server::request(&socket, "/status.json", ANSWER).ok()?;
-    let status: serde_json::Value = serde_json::from_str(&body).ok()?;
-    status["listen"]["socketio"].as_str()?.parse().ok()
+/// What the running daemon of this state directory says of itself.
+fn running(settings: &Settings) -> Option<serde_json::Value> {
+    let socket = super::http::status_socket(settings);
+    let (_, body) = client::request(&socket, "/status.json", ANSWER).ok()?;
+    serde_json::from_str(&body).ok()
 }
 
 /// What is wrong with the state directory, if it keeps `run` from starting. Touches nothing.
@@ -80,14 +82,14 @@ fn show(findings: &[Finding]) -> Exit {
 }
 
 /// Who tries.
-struct User {
+pub(super) struct User {
     id: u32,
     /// The number, if there is no name.
-    name: String,
+    pub(super) name: String,
 }
 
 impl User {
-    fn current() -> Self {
+    pub(super) fn current() -> Self {
         let id = user_id();
         Self { id, name: name_of(id, "/etc/passwd").unwrap_or_else(|| id.to_string()) }
     }
@@ -130,6 +132,20 @@ fn refusing(path: &Path) -> Option<&Path> {
     way.into_iter().rev().find(|directory| {
         may(directory, "x").is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
     })
+}
+
+/// What is in the way of following the input, in one sentence, and what its writer says.
+pub(super) fn likely_cause(path: &Path, user: &User) -> String {
+    let path_text = format!("input: {}: ", path.display());
+    let found = input(path, user);
+    let causes = found.iter().filter(|finding| finding.level > Level::Ok).map(|finding| {
+        let text = finding.text.strip_prefix(&path_text).unwrap_or(&finding.text).to_owned();
+        match &finding.remedy {
+            Some(remedy) => format!("{text} ({remedy})"),
+            None => text,
+        }
+    });
+    causes.chain([writer(path).text]).collect::<Vec<_>>().join("; ")
 }
 
 fn input(path: &Path, user: &User) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::args::Arguments;
 use super::sinks::{self, SinkError};
-use super::{Exit, complain, complain_config, load, state_exit};
+use super::{Exit, complain, complain_config, http, load, state_exit};
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
 use crate::config;
@@ -23,12 +23,9 @@ use crate::service::signals;
 use crate::sink::rejects::RejectsFile;
 use crate::sink::socketio::THREADS;
 use crate::source::watch::DirectoryWatch;
+use crate::telemetry;
 use crate::telemetry::log::{self, Format};
-use crate::telemetry::server as status_server;
 use crate::telemetry::snapshot::Latest;
-
-/// The status socket's name.
-pub(super) const STATUS_SOCKET: &str = "status.sock";
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -103,7 +100,7 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     let sink = sinks::build(settings, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
-    serve_status(settings, &latest, &mailbox);
+    let _served = http::serve(settings, &latest, &mailbox);
     let hint = mailbox.clone();
     let wake = Arc::new(move || hint.post(Event::InputChanged));
     let edges = Edges {
@@ -116,8 +113,6 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     };
     let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, &start);
     pipeline::run(&mut pipeline, &mailbox, settings.shutdown_timeout);
-    // The next start would replace it; until then nobody should wait for an answer from it.
-    let _ = std::fs::remove_file(status_socket(settings));
     Ok(())
 }
 
@@ -129,22 +124,6 @@ fn warn_if_others_may_enter(state_dir: &Path) {
         let (path, mode) = (state_dir.display(), format!("{mode:04o}"));
         warn!(%path, mode, "others can get at the state directory, which holds rejected events: chmod 0700");
     }
-}
-
-/// Serves the status socket. A daemon that can't still delivers.
-fn serve_status(settings: &Settings, latest: &Latest, mailbox: &Mailbox) {
-    let path = status_socket(settings);
-    let asked = mailbox.clone();
-    let ask = Arc::new(move |answer| asked.post(Event::CaughtUpAsked(answer)));
-    if let Err(error) = status_server::serve(&path, latest.clone(), ask) {
-        warn!(path = %path.display(), %error, "cannot serve the status socket");
-    }
-}
-
-/// In systemd's runtime directory, where there is one.
-pub(super) fn status_socket(settings: &Settings) -> PathBuf {
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET)
 }
 
 fn state_writer(
@@ -166,9 +145,7 @@ fn state_writer(
 fn pipeline_settings(settings: &Settings) -> pipeline::Settings {
     pipeline::Settings {
         input: settings.input.clone(),
-        // As others may know it, whatever directory they are in.
-        state_dir: std::path::absolute(&settings.state_dir)
-            .unwrap_or_else(|_| settings.state_dir.clone()),
+        state_dir: http::absolute_state_dir(settings),
         max_line_bytes: settings.max_line_bytes,
         in_flight: Limits { records: settings.in_flight_records, bytes: settings.in_flight_bytes },
         checkpoint_interval: settings.checkpoint_interval,
@@ -213,7 +190,7 @@ fn format(format: LogFormat) -> Format {
 fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    if thread == THREADS {
+    if thread == THREADS || thread == telemetry::http::THREAD {
         error!(place, "a bug: serving a connection panicked; the connection is lost");
         return;
     }

@@ -1,19 +1,23 @@
 //! `status`: asks the running daemon how it is, or whether it has caught up.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::args::{Arguments, Status};
-use super::run::STATUS_SOCKET;
+use super::http::STATUS_SOCKET;
 use super::writer::{SILENCE, Writer};
 use super::{Exit, complain, load, note, print};
 use crate::config::{Purpose, Settings};
-use crate::telemetry::server;
+use crate::telemetry::client;
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The daemon's answer when too many wait for it to catch up.
+const TOO_MANY: u16 = 429;
 
 /// Where packaged daemons have their sockets.
 const RUNTIME_DIRECTORY: &str = "/run/openalgo-bridge";
@@ -33,7 +37,11 @@ pub(super) fn status(arguments: &Arguments, options: &Status) -> Exit {
     };
     let patience = PATIENCE + if options.caught_up { wait(options.wait) } else { Duration::ZERO };
     for socket in &candidates {
-        let Ok((code, body)) = server::request(socket, &target, patience) else { continue };
+        let Ok((code, body)) = client::request(socket, &target, patience) else { continue };
+        if code == TOO_MANY {
+            let text = format!("{}: {}", socket.display(), body.trim());
+            return complain(&text, Exit::Unavailable);
+        }
         let Ok(answer) = serde_json::from_str::<Value>(&body) else { continue };
         if let Some(known) = &known
             && answer["state_dir"].as_str().map(Path::new) != Some(known)
@@ -97,6 +105,12 @@ fn to_text(status: &Value) -> String {
         "" => String::new(),
         alarm => format!(", ALARM: {alarm}"),
     };
+    let listen = &status["listen"];
+    let metrics = match (text(&listen["http"]), text(&listen["http_alarm"])) {
+        ("", "") => "off".to_owned(),
+        ("", alarm) => format!("not served, ALARM: {alarm}"),
+        (address, _) => address.to_owned(),
+    };
     let mut rows = vec![
         format!(
             "{} pid {}: {}{}",
@@ -107,20 +121,57 @@ fn to_text(status: &Value) -> String {
         ),
         format!("input       {} ({})", text(&input["path"]), text(&input["kind"])),
         format!(
-            "            {} of {} bytes read, {} behind",
-            input["read"], input["size"], input["lag_bytes"]
+            "            {} of {} bytes read, {} behind{}",
+            input["read"],
+            input["size"],
+            input["lag_bytes"],
+            behind(input)
         ),
         format!("writer      {}", writer(Path::new(text(&input["path"])))),
         format!("sink        {} {}{}", text(&sink["kind"]), text(&sink["state"]), why(sink)),
         format!("            {}", sink_counts(sink)),
-        format!("checkpoint  offset {}{alarm}", checkpoint["offset"]),
+        format!(
+            "checkpoint  offset {}, committed {}{alarm}",
+            checkpoint["offset"],
+            match text(&checkpoint["committed_at"]) {
+                "" => "never",
+                at => at,
+            }
+        ),
+        format!("metrics     {metrics}"),
     ];
     for class in ["read", "delivered", "rejected", "filtered", "blank", "pending"] {
         let (lines, bytes) = (lines[class].to_string(), bytes[class].to_string());
         rows.push(format!("{class:<10}{lines:>12} lines {bytes:>16} bytes"));
     }
     rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"].to_string()));
+    rows.extend(rejects(&status["rejects"]));
     rows.join("\n")
+}
+
+/// How old the oldest line is that is behind; files that are kept open besides the live one.
+fn behind(input: &Value) -> String {
+    let mut text = String::new();
+    if let Some(seconds) = input["lag_seconds"].as_f64().filter(|seconds| *seconds >= 1.0) {
+        let _ = write!(text, ", the oldest line for {seconds:.0} s");
+    }
+    if let Some(files) = input["held_files"].as_u64().filter(|files| *files > 1) {
+        let _ = write!(text, ", {files} files held");
+    }
+    text
+}
+
+/// Why lines were refused lately, if any were.
+fn rejects(rejects: &Value) -> Option<String> {
+    let mut reasons: Vec<_> = rejects["since_start"]
+        .as_object()?
+        .iter()
+        .map(|(reason, lines)| format!("{lines} {reason}"))
+        .collect();
+    if let Some(alarm) = rejects["alarm"].as_str() {
+        reasons.insert(0, format!("ALARM: {alarm}"));
+    }
+    (!reasons.is_empty()).then(|| format!("rejects     {} (since the start)", reasons.join(", ")))
 }
 
 /// What the app's side says.
@@ -163,8 +214,20 @@ mod tests {
         let mut status = serde_json::to_value(Snapshot::default()).unwrap();
         status["sink"]["reason"] = "gone".into();
         status["checkpoint"]["alarm"] = "no space".into();
+        status["listen"]["http_alarm"] = "in use".into();
+        status["input"]["lag_seconds"] = 61.4.into();
+        status["rejects"]["since_start"]["not_json"] = 3.into();
         let text = to_text(&status);
-        for part in ["read", "pending", "lost", ": gone", "ALARM: no space"] {
+        for part in [
+            "read",
+            "pending",
+            "lost",
+            ": gone",
+            "committed never, ALARM: no space",
+            "metrics     not served, ALARM: in use",
+            "the oldest line for 61 s",
+            "rejects     3 not_json",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

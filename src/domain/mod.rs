@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod framing;
 pub mod identity;
+pub mod latency;
 pub mod ledger;
 pub mod position;
 pub mod rotation;

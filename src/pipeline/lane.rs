@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::input::Waiting;
 use crate::checkpoint::GenerationState;
+use crate::domain::envelope::Reason;
 use crate::domain::framing::{Frame, LineBytes, Place};
 use crate::domain::identity::Fingerprint;
 use crate::domain::ledger::{Amount, Class, Ledger};
@@ -87,6 +88,8 @@ pub(super) struct Tracked {
     pub class: Option<Class>,
     /// What a reject would need, for lines that the sink may still refuse.
     pub line: Option<SentLine>,
+    /// Why it is refused, if it is.
+    pub reason: Option<Reason>,
 }
 
 /// A line that was handed to the sink.
@@ -96,6 +99,10 @@ pub(super) struct SentLine {
     pub bytes: LineBytes,
     /// Where its content begins.
     pub offset: u64,
+    /// The event's own time, milliseconds since 1970.
+    pub event_ms: i64,
+    /// When it was read, on the pipeline's own clock.
+    pub seen_us: u64,
 }
 
 /// A line as the rejects want it.

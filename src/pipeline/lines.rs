@@ -48,6 +48,7 @@ impl Pipeline {
             seen_ms: self.turn_ms,
             class: None,
             line: None,
+            reason: None,
         };
         let was_there = frame.span.end <= lane.opened_size;
         self.lines_behind_watermark += 1;
@@ -70,7 +71,9 @@ impl Pipeline {
                     if was_there {
                         tracked.seen_ms = envelope.event_time_ms;
                     }
-                    tracked.line = Some(SentLine { bytes: line.clone(), offset });
+                    let (bytes, event_ms) = (line.clone(), envelope.event_time_ms);
+                    let seen_us = self.turn_us;
+                    tracked.line = Some(SentLine { bytes, offset, event_ms, seen_us });
                     self.counted_buffer = Some((tracked.lane, line.buffer().0));
                     let record = self.tracker.track(tracked, in_memory);
                     self.edges.sink.publish(record, message);
@@ -136,6 +139,9 @@ impl Pipeline {
         rejection: &Rejection,
     ) {
         self.tell_reject(rejection, line.offset);
+        if let Some(tracked) = self.tracker.get_mut(record) {
+            tracked.reason = Some(rejection.reason);
+        }
         let encoded = rejects::encode(&Rejected {
             at_ms: self.edges.clock.unix_ms(),
             sink: self.settings.sink_name,

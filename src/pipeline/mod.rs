@@ -19,7 +19,6 @@ mod start;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
@@ -44,7 +43,7 @@ use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
 use crate::sink::Sink;
 use crate::source::watch::DirectoryWatch;
-use crate::telemetry::snapshot::Latest;
+use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
 
 /// Everything that can happen to the owner. The list is closed.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub enum Event {
     /// The state writer finished something, or failed.
     State(StateEvent),
     /// Someone wants to know when everything that is in the input now is settled.
-    CaughtUpAsked(SyncSender<()>),
+    CaughtUpAsked(CaughtUp),
     /// Stop: settle what is in flight, commit, end.
     Stop,
 }
@@ -134,6 +133,12 @@ pub struct Pipeline {
     outcomes: Vec<(RecordId, Outcome)>,
     /// When this turn began, milliseconds since 1970.
     turn_ms: i64,
+    /// The same in microseconds since `began`, on the clock that does not jump.
+    turn_us: u64,
+    began: Instant,
+    /// What is counted for the metrics: plain numbers, which go out with the snapshot.
+    counted: Counted,
+    reasons: Reasons,
     /// Lines between the watermark and the last one read.
     lines_behind_watermark: u64,
     stopping: bool,
@@ -165,6 +170,8 @@ impl Pipeline {
     /// Does what can be done now.
     pub fn turn(&mut self) -> Next {
         self.turn_ms = self.edges.clock.unix_ms();
+        let since = self.edges.clock.now().saturating_duration_since(self.began);
+        self.turn_us = since.as_micros() as u64;
         self.settle();
         let progress = if self.may_read() { self.read() } else { Progress::NothingToRead };
         if progress == Progress::CaughtUp {
@@ -172,8 +179,15 @@ impl Pipeline {
         }
         self.close_lanes();
         self.keep_position();
-        self.answer(progress);
         self.report(progress);
+        // After the report, so that who is told finds in it what it is told of.
+        self.answer(progress);
+        let next = self.next(progress);
+        self.show_life(next);
+        next
+    }
+
+    fn next(&mut self, progress: Progress) -> Next {
         if self.stopping
             && (self.left || self.tracker.is_empty())
             && self.position.is_committed()
@@ -219,6 +233,17 @@ impl Pipeline {
         let Some(tracked) = self.tracker.get_mut(record) else { return };
         if tracked.class.replace(class).is_none() {
             self.ledger.settle(class, tracked.amount, tracked.skipped);
+            match (class, &tracked.line, tracked.reason) {
+                (Class::Delivered, Some(line), _) => {
+                    let since_event = self.turn_ms.saturating_sub(line.event_ms).max(0);
+                    self.counted
+                        .since_event
+                        .observe(since_event.unsigned_abs().saturating_mul(1_000));
+                    self.counted.since_seen.observe(self.turn_us.saturating_sub(line.seen_us));
+                }
+                (Class::Rejected, _, Some(reason)) => self.reasons.count(reason),
+                _ => {}
+            }
         }
         let (lanes, position) = (&mut self.lanes, &mut self.position);
         let lines = &mut self.lines_behind_watermark;
@@ -244,9 +269,11 @@ impl Pipeline {
             }
             StateEvent::RejectsFailed(error) => self.on_rejects_failed(&error),
             StateEvent::Committed(sequence) => {
+                self.counted.commits += 1;
                 self.position.on_committed(sequence, self.edges.clock.unix_ms());
             }
             StateEvent::CommitFailed(error) => {
+                self.counted.commit_failures += 1;
                 let (now, start_at) = (self.edges.clock.now(), self.settings.start_at);
                 self.position.on_commit_failed(&error, now, start_at);
             }

@@ -9,6 +9,7 @@ use super::lane::Lane;
 use super::{Pipeline, Settings, StartAt};
 use crate::checkpoint::{Checkpoint, GenerationState, ModeSwitch};
 use crate::domain::identity::Fingerprint;
+use crate::domain::position::Generation;
 use crate::platform::mutants::{Mutant, makes};
 
 /// How soon after the watermark moved a killed process finds it again.
@@ -35,12 +36,30 @@ pub(super) struct PositionKeeper {
     /// Why the last commit failed.
     pub(super) alarm: Option<String>,
     pub(super) committed_at_ms: Option<i64>,
+    /// What the commit that the state writer is busy with says of the live file.
+    handed_over: Live,
+    /// What the last commit says of it.
+    pub(super) committed: Live,
+    /// Since when there has been something that is not committed, as far as anyone looked.
+    behind_since: Option<Instant>,
     pub(super) mode_switches: Vec<ModeSwitch>,
+    /// When the ledger began.
+    pub(super) ledger_since_ms: i64,
 }
+
+/// A position in the live file: its generation and the offset.
+type Live = (Option<Generation>, u64);
 
 impl PositionKeeper {
     /// After a start from `checkpoint`. `changed`: what the start found differs from it.
-    pub(super) fn new(checkpoint: Option<&Checkpoint>, changed: bool, first: bool) -> Self {
+    pub(super) fn new(
+        checkpoint: Option<&Checkpoint>,
+        changed: bool,
+        first: bool,
+        now_ms: i64,
+    ) -> Self {
+        let committed = checkpoint.map(live).unwrap_or_default();
+        let ledger_since_ms = checkpoint.and_then(|checkpoint| checkpoint.ledger_since_ms);
         Self {
             sequence: checkpoint.map_or(0, |checkpoint| checkpoint.sequence),
             committing: None,
@@ -52,6 +71,10 @@ impl PositionKeeper {
             first_commit: first,
             alarm: None,
             committed_at_ms: checkpoint.map(|checkpoint| checkpoint.committed_at_ms),
+            handed_over: committed,
+            committed,
+            behind_since: None,
+            ledger_since_ms: ledger_since_ms.unwrap_or(now_ms),
             mode_switches: checkpoint
                 .map(|checkpoint| checkpoint.mode_switches.clone())
                 .unwrap_or_default(),
@@ -84,6 +107,9 @@ impl PositionKeeper {
     pub(super) fn on_committed(&mut self, sequence: u64, now_ms: i64) {
         if self.committing.is_some_and(|committing| committing <= sequence) {
             self.committing = None;
+            self.committed = self.handed_over;
+            // What came after it is no older than it.
+            self.behind_since = self.behind_since.and(self.last_commit);
         }
         self.first_commit = false;
         self.committed_at_ms = Some(now_ms);
@@ -106,6 +132,13 @@ impl PositionKeeper {
                  delivered since the last one; trying on"
             );
         }
+    }
+
+    /// For how long there has been something that is not committed.
+    pub(super) fn age(&mut self, now: Instant) -> Duration {
+        self.behind_since =
+            if self.is_committed() { None } else { self.behind_since.or(Some(now)) };
+        self.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// When something is due.
@@ -158,6 +191,7 @@ impl Pipeline {
         let checkpoint = self.checkpoint();
         self.position.sizes = self.lanes.iter().map(|lane| lane.file.size()).collect();
         self.position.committing = Some(checkpoint.sequence);
+        self.position.handed_over = live(&checkpoint);
         self.position.last_commit = Some(now);
         self.position.uncommitted = false;
         self.position.unnoted = false;
@@ -202,6 +236,11 @@ impl Pipeline {
             closed: self.closed,
             lost: self.lost.clone(),
             mode_switches: self.position.mode_switches.clone(),
+            ledger_since_ms: Some(self.position.ledger_since_ms),
         }
     }
+}
+
+fn live(checkpoint: &Checkpoint) -> Live {
+    checkpoint.live().map(|live| (live.generation, live.offset)).unwrap_or_default()
 }

@@ -1,19 +1,18 @@
 //! What the owner tells: one snapshot when something may have changed, and who asked is answered.
 
 use std::path::PathBuf;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::input::{InputState, Waiting};
 use super::lane::LaneState;
-use super::{Pipeline, Progress};
+use super::{Next, Pipeline, Progress};
 use crate::domain::acks::RecordId;
 use crate::domain::ledger::Amount;
 use crate::platform::clock::format_utc;
 use crate::sink::{Health, State};
 use crate::telemetry::snapshot::{
-    CheckpointStatus, Input, Latest, LedgerStatus, ListenStatus, LostStatus, ModeSwitchStatus,
-    SinkStatus, Snapshot,
+    CaughtUp, CheckpointStatus, Input, Latest, LedgerStatus, ListenStatus, LostStatus,
+    ModeSwitchStatus, RejectsStatus, SinkStatus, Snapshot,
 };
 
 /// How often a busy owner makes a snapshot; before it waits, it makes one anyway.
@@ -29,12 +28,14 @@ pub(super) struct Reporter {
     last: Option<Instant>,
     state: (&'static str, Option<String>),
     since_ms: i64,
+    /// Since when there is no input to follow.
+    waiting_since: Option<Instant>,
     /// Who wants to know when what is in the input now is settled.
     asked: Vec<Asked>,
 }
 
 struct Asked {
-    answer: SyncSender<()>,
+    answer: CaughtUp,
     /// Everything before is what was in the input; none until a look has read it.
     until: Option<RecordId>,
 }
@@ -42,13 +43,21 @@ struct Asked {
 impl Reporter {
     pub(super) fn new(latest: Latest, state_dir: PathBuf, now_ms: i64) -> Self {
         let state = ("waiting_for_input", None);
-        Self { latest, state_dir, last: None, state, since_ms: now_ms, asked: Vec::new() }
+        Self {
+            latest,
+            state_dir,
+            last: None,
+            state,
+            since_ms: now_ms,
+            waiting_since: None,
+            asked: Vec::new(),
+        }
     }
 }
 
 impl Pipeline {
     /// Remembers who asked, and looks at the input anew.
-    pub(super) fn on_asked(&mut self, answer: SyncSender<()>) {
+    pub(super) fn on_asked(&mut self, answer: CaughtUp) {
         // Who asked longest ago has most likely gone away.
         if self.reporter.asked.len() >= ASKED_MAX {
             self.reporter.asked.remove(0);
@@ -71,8 +80,7 @@ impl Pipeline {
             }
             let settled = asked.until.is_some_and(|until| first >= until);
             if settled {
-                // Who no longer waits for it does not matter.
-                let _ = asked.answer.try_send(());
+                asked.answer.tell();
             }
             !settled
         });
@@ -91,7 +99,20 @@ impl Pipeline {
             self.reporter.state = state;
             self.reporter.since_ms = self.edges.clock.unix_ms();
         }
-        self.reporter.latest.publish(self.snapshot());
+        let waiting = self.input.state != Some(InputState::Following);
+        let since = self.reporter.waiting_since.or(Some(now));
+        self.reporter.waiting_since = since.filter(|_| waiting);
+        let age = self.position.age(now);
+        self.reporter.latest.publish(self.snapshot(age));
+    }
+
+    /// Says until when nothing has to be heard of the owner.
+    pub(super) fn show_life(&self, next: Next) {
+        let until = match next {
+            Next::Again | Next::Done => self.edges.clock.now(),
+            Next::WhenThereIsRoom(until) | Next::Wait(until) => until,
+        };
+        self.reporter.latest.turned(until);
     }
 
     fn state(&self, progress: Progress) -> (&'static str, Option<String>) {
@@ -111,7 +132,7 @@ impl Pipeline {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, age: Duration) -> Snapshot {
         let (state, reason) = self.reporter.state.clone();
         let sink = self.edges.sink.health();
         Snapshot {
@@ -119,15 +140,26 @@ impl Pipeline {
             pid: std::process::id(),
             state_dir: self.reporter.state_dir.clone(),
             mode: self.settings.mode,
-            listen: ListenStatus { http: None, socketio: sink.listening },
+            listen: ListenStatus { socketio: sink.listening, ..ListenStatus::default() },
             state,
             reason,
             since: Some(format_utc(self.reporter.since_ms)),
             input: self.input_status(),
-            ledger: LedgerStatus::new(&self.ledger, self.pending(), self.lost_status()),
+            ledger: self.ledger_status(),
             sink: self.sink_status(sink),
-            checkpoint: self.checkpoint_status(),
+            checkpoint: self.checkpoint_status(age),
+            rejects: RejectsStatus {
+                alarm: self.rejects_failing.clone(),
+                since_start: self.reasons,
+            },
+            counted: self.counted.clone(),
+            waiting_since: self.reporter.waiting_since,
         }
+    }
+
+    fn ledger_status(&self) -> LedgerStatus {
+        let since = format_utc(self.position.ledger_since_ms);
+        LedgerStatus::new(since, &self.ledger, self.pending(), self.lost_status())
     }
 
     fn input_status(&self) -> Input {
@@ -175,13 +207,15 @@ impl Pipeline {
         }
     }
 
-    fn checkpoint_status(&self) -> CheckpointStatus {
-        let live = self.lanes.last();
+    fn checkpoint_status(&self, age: Duration) -> CheckpointStatus {
+        let (generation, offset) = self.position.committed;
         let switches = self.position.mode_switches.iter();
         CheckpointStatus {
-            generation: live.and_then(|lane| lane.file.generation()),
-            offset: live.map_or(0, super::lane::Lane::settled),
+            generation,
+            offset,
             committed_at: self.position.committed_at_ms.map(format_utc),
+            committed_at_ms: self.position.committed_at_ms,
+            age_seconds: age.as_secs_f64(),
             alarm: self.position.alarm.clone(),
             mode_switches: switches
                 .map(|switch| ModeSwitchStatus {

@@ -18,6 +18,7 @@ use crate::domain::identity::{Fingerprint, Resume};
 use crate::domain::ledger::Ledger;
 use crate::platform::fs::Fs;
 use crate::source::file::{FollowedFile, Known};
+use crate::telemetry::snapshot::{Counted, Reasons};
 
 /// Where the first start begins to read a file that already has content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +75,13 @@ impl Pipeline {
                 .map_or_else(Ledger::default, |checkpoint| checkpoint.closed),
             lost: checkpoint.as_ref().map(|checkpoint| checkpoint.lost.clone()).unwrap_or_default(),
             input: InputWatch::new(now, now_ms),
-            position: PositionKeeper::new(checkpoint.as_ref(), switched || first, first),
+            position: PositionKeeper::new(checkpoint.as_ref(), switched || first, first, now_ms),
             outcomes: Vec::new(),
             turn_ms: now_ms,
+            turn_us: 0,
+            began: now,
+            counted: Counted::default(),
+            reasons: Reasons::default(),
             lines_behind_watermark: 0,
             stopping: false,
             left: false,

@@ -7,3 +7,4 @@ pub mod access;
 pub mod clock;
 pub mod fs;
 pub mod mutants;
+pub mod process;

@@ -1,5 +1,9 @@
 //! What the daemon tells about itself.
 
+pub mod client;
+mod health;
+pub mod http;
 pub mod log;
-pub mod server;
+mod metrics;
+mod openmetrics;
 pub mod snapshot;

@@ -17,6 +17,7 @@ mod check;
 mod crash;
 mod files;
 mod host;
+mod http;
 mod outage;
 mod poison;
 mod relay;

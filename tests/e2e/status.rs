@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::http::readiness_at;
 use crate::support::broker::Broker;
 use crate::support::daemon::Bridge;
 use crate::support::events::event;
@@ -58,8 +59,12 @@ fn status_adds_up_to_the_byte_and_knows_when_the_bridge_has_caught_up() {
     wait_for("the sink to be down", || {
         (json(&bridge, &["status", "--json"])["sink"]["state"] == "down").then_some(())
     });
+    let socket = bridge.state().join("status.sock");
+    let (ready, why) = readiness_at(&socket);
+    assert!(ready == 503 && why.starts_with("sink: kafka is down: "), "{ready}: {why}");
     broker.start_again();
     assert_eq!(code(&bridge, &["status", "--caught-up", "--wait", "60"]), Some(0));
+    assert_eq!(readiness_at(&socket), (200, "ready\n".to_owned()));
     let status = json(&bridge, &["status", "--json"]);
     assert_eq!(status["ledger"]["lines"]["delivered"], 110);
     assert_eq!(status["ledger"]["bytes"]["pending"], 0);

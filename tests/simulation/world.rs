@@ -14,7 +14,7 @@ use openalgo_bridge::pipeline::{Edges, Event, Next, Pipeline, Settings, Start, S
 use openalgo_bridge::platform::fs::{FileKind, Fs};
 use openalgo_bridge::sink::rejects::RejectsFile;
 use openalgo_bridge::source::watch::DirectoryWatch;
-use openalgo_bridge::telemetry::snapshot::Latest;
+use openalgo_bridge::telemetry::snapshot::{CaughtUp, Latest};
 
 use crate::disk::{CALLS, EIO, ENOSPC, EROFS, Fault, INPUT, STATE};
 use crate::edges::{Shared, SimSink, Tray};
@@ -424,7 +424,9 @@ impl World {
         }
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         if let Some(daemon) = &mut self.daemon {
-            daemon.pipeline.on(Event::CaughtUpAsked(answer));
+            // Nobody need wait for the answer.
+            let tell = CaughtUp::new(move || drop(answer.try_send(())));
+            daemon.pipeline.on(Event::CaughtUpAsked(tell));
         }
         let asked = self.shared.model().lines_in_input();
         let mut told = false;

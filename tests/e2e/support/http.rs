@@ -49,6 +49,29 @@ pub fn request_with(
     answer
 }
 
+/// An answer, taken apart.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub code: u16,
+    /// Status line and headers, in lower case.
+    pub head: String,
+    pub body: String,
+}
+
+/// What `GET path` gives.
+#[track_caller]
+pub fn get(address: &str, path: &str) -> Answer {
+    get_with(address, path, "")
+}
+
+/// The same with more header lines, each with its line end.
+#[track_caller]
+pub fn get_with(address: &str, path: &str, headers: &str) -> Answer {
+    let text = request(address, "GET", path, headers);
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    Answer { code: status(head), head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
 /// The id of a new session over polling.
 pub fn polling_session(address: &str) -> String {
     let opened = request(address, "GET", POLLING, "");
