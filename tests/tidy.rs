@@ -49,7 +49,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("hyper_util", &["src/sink/socketio/server/"]),
     ("notify", &["src/source/watch.rs"]),
     ("rdkafka", &["src/sink/kafka/"]),
-    ("reqwest", &["src/sink/socketio/server/gate.rs"]),
+    ("reqwest", &["src/sink/socketio/relay/handshake.rs", "src/sink/socketio/server/gate.rs"]),
     ("rust_socketio", &["src/sink/socketio/relay/link.rs"]),
     ("rustix", &["src/platform/"]),
     ("sha2", &["src/domain/"]),

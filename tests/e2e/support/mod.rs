@@ -4,6 +4,7 @@ pub mod broker;
 pub mod consumer;
 pub mod daemon;
 pub mod events;
+pub mod relay;
 pub mod socketio;
 
 use std::fmt::Write as _;
