@@ -19,6 +19,7 @@ mod files;
 mod outage;
 mod poison;
 mod relay;
+mod relay_network;
 mod samples;
 mod socketio;
 mod state;
