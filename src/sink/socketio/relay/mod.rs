@@ -94,8 +94,10 @@ pub struct RelaySink {
     stamp: u64,
     batches: u64,
     retries: u64,
-    /// Not everything was sent that came while the app was away.
+    /// Not everything was read that came while the app was away.
     catching_up: bool,
+    /// Everything that there is was read.
+    read_up: bool,
     watch: Watch,
 }
 
@@ -161,6 +163,7 @@ impl RelaySink {
             batches: 0,
             retries: 0,
             catching_up: false,
+            read_up: false,
             watch: Watch::new(Arc::clone(&clock)),
             clock,
         }
@@ -176,6 +179,8 @@ impl RelaySink {
                 debug!(max_payload, "the app let the bridge in");
                 self.room = Room::new(self.room.events, &self.namespace, max_payload);
                 self.phase = Phase::Joined { since: self.clock.now() };
+                // Else reading says so later; it says nothing where there is nothing to read.
+                self.catching_up &= !self.read_up;
             }
             Said::Refused(why) => self.lose(&format!("the app does not let it in: {why}"), true),
             Said::Answered(answer) => self.on_answer(&answer),
@@ -326,6 +331,7 @@ impl RelaySink {
 
 impl Sink for RelaySink {
     fn publish(&mut self, id: RecordId, message: Message) {
+        self.read_up = false;
         let late = message.backlog || self.catching_up || !self.is_joined();
         self.queue.push_back(Slot { id, message, late });
         // Else what else is read in this turn comes into the same batch.
@@ -335,6 +341,7 @@ impl Sink for RelaySink {
     }
 
     fn caught_up(&mut self) {
+        self.read_up = true;
         self.catching_up &= !self.is_joined();
         self.pump();
     }

@@ -490,3 +490,34 @@ fn while_catching_up_old_events_are_left_out_and_live_ones_are_not() {
     bench.turn();
     assert_eq!(bench.acknowledge(), delivered(3..4), "it has caught up");
 }
+
+#[test]
+fn what_comes_after_the_app_is_back_is_live_although_nothing_else_was_read() {
+    let mut bench = Bench::new(1, Some(Duration::from_mins(1)));
+    bench.joins();
+    bench.pass(Duration::from_mins(2));
+    bench.say(Said::Lost("gone".to_owned()));
+    let mut outcomes = Vec::new();
+    // As the owner does it: reading came to its end while the app was away, and says so once.
+    bench.publish(messages(0..1));
+    bench.connects();
+    let joined = |bench: &mut Bench, outcomes: &mut Vec<_>| {
+        let said = Said::Joined { max_payload: None };
+        bench.reports.post(Report { connection: bench.connection, said });
+        bench.sink.settle(outcomes);
+    };
+    joined(&mut bench, &mut outcomes);
+    bench.publish(messages(1..2));
+    bench.sink.settle(&mut outcomes);
+    assert!(matches!(outcomes[..], [(_, Outcome::LeftOut)]), "{outcomes:?}");
+    assert_eq!(bench.acknowledge(), delivered(1..2));
+    // It did not come to its end: what is read next was there before.
+    bench.say(Said::Lost("gone".to_owned()));
+    bench.connects();
+    bench.publish(messages(2..3));
+    outcomes.clear();
+    joined(&mut bench, &mut outcomes);
+    bench.publish(messages(3..4));
+    bench.sink.settle(&mut outcomes);
+    assert!(matches!(outcomes[..], [(_, Outcome::LeftOut), (_, Outcome::LeftOut)]), "{outcomes:?}");
+}
