@@ -177,8 +177,11 @@ def on_batch(batch):
         emit("bytes", b"\x00" * 100_000)
         emit("large", "x" * 500_000)
     if batches <= args.panics:
-        send_raw(f"451-{args.namespace},{PLACEHOLDER}")
-        queue_of_connection().put(None)
+        # Past everybody: a text frame, one that closes, and no more.
+        text = f"451-{args.namespace},{PLACEHOLDER}".encode()
+        connection = request.environ["werkzeug.socket"]
+        connection.sendall(bytes((0x81, len(text))) + text + b"\x88\x02\x03\xe8")
+        connection.shutdown(socket.SHUT_WR)
         return socketio.server.not_handled
     if args.garbage is not None and batches % 2:
         send_raw(*garbage(batch_id))

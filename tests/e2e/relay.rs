@@ -125,6 +125,45 @@ fn si_02_si_15_acknowledgements_that_come_twice_and_noise_of_the_apps() {
 }
 
 #[test]
+fn si_15_garbage_of_the_apps_ends_at_most_the_connection() {
+    let mut relay = Relay::new();
+    relay.bridge.set("SOCKETIO_BATCH_MAX_EVENTS", "3");
+    let _app = relay.app(&["--garbage", "15"]);
+    relay.wait_for_app();
+    let (mut daemon, began) = (relay.bridge.start(), Instant::now());
+    relay.bridge.append().events(0..30);
+    relay.bridge.wait_until_settled();
+    assert!(daemon.is_running());
+    let log = daemon.log();
+    assert!(log.len() < 20, "{log:#?}");
+    relay.assert_reconnects_are_rare(began);
+    assert!(relay.noted("connect").len() > 3, "some of it ended the connection");
+    relay.finish(daemon, 30);
+}
+
+#[test]
+fn si_15_a_packet_that_the_client_panics_over_is_a_lost_connection_and_nothing_more() {
+    const TIMES: usize = 3;
+    let mut relay = Relay::new();
+    // It is not this that notices: the connection's tasks are gone.
+    relay.bridge.set("SOCKETIO_ACK_TIMEOUT_MS", "3600000");
+    let _app = relay.app(&["--panics", &TIMES.to_string()]);
+    relay.wait_for_app();
+    let (mut daemon, began) = (relay.bridge.start(), Instant::now());
+    relay.bridge.append().events(0..300);
+    relay.bridge.wait_until_settled();
+    assert!(daemon.is_running());
+    // The client sometimes gets to an error before it gets to where it panics.
+    let log = daemon.log();
+    let told = "serving a connection panicked; the connection is lost";
+    let panics = log.iter().filter(|line| line.contains(told)).count();
+    assert!((1..=TIMES).contains(&panics), "{log:#?}");
+    relay.assert_reconnects_are_rare(began);
+    assert_eq!(relay.noted("connect").len(), TIMES + 1, "each was lost, and nothing else");
+    relay.finish(daemon, 300);
+}
+
+#[test]
 fn si_07_a_token_that_the_app_does_not_know_and_then_does() {
     let mut relay = Relay::new();
     relay.bridge.set("SOCKETIO_AUTH_TOKEN", "CANARY-token");
@@ -267,6 +306,7 @@ fn si_12_an_event_that_nothing_gets_past_is_named_and_never_given_up() {
     let mut relay = Relay::new();
     relay.bridge.set("SOCKETIO_BATCH_MAX_EVENTS", "4");
     let app = relay.app(&["--max-packet", "300000", "--websocket-only"]);
+    relay.wait_for_app();
     let (daemon, began) = (relay.bridge.start(), Instant::now());
     let first = events::event(0) + "\n";
     let lines = first.clone() + &events::padded_event(1, 400_000) + "\n" + &events::event(2) + "\n";

@@ -1,7 +1,7 @@
 //! The app that the relay hands events to: a real Flask-SocketIO that misbehaves as told.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -72,6 +72,12 @@ impl Relay {
         }
         command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         App(command.spawn().expect("the app"))
+    }
+
+    /// Waits until the app can be reached, so that what follows does not begin with waiting longer and
+    /// longer for it.
+    pub fn wait_for_app(&self) {
+        wait_for("the app", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
     /// Waits until the sink says this of itself. The log may have told of an app that was not up.

@@ -383,4 +383,6 @@ impl Sink for RelaySink {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
