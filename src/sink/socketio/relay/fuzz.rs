@@ -1,9 +1,8 @@
 //! The real connection against a server that sends garbage, drawn from a seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,8 +15,9 @@ use super::Settings;
 use super::batch::{Judgement, judge};
 use super::link::{Link as _, Report, Reports, Said, SocketIo, Target};
 
-const CONNECTIONS: u64 = 200;
-const AT_ONCE: usize = 40;
+const LINKS: u64 = 16;
+/// Of each link, one after the other.
+const CONNECTIONS: u64 = 15;
 const SEED: u64 = 0x0b5e_55ed;
 const NAMESPACE: &str = "/b";
 
@@ -95,9 +95,12 @@ fn garbage(dice: &mut Dice, number: &str) -> Vec<Message> {
 struct Seen {
     /// Ids of batches that were acknowledged, noted before.
     acknowledged: Mutex<BTreeSet<String>>,
+    /// How many websockets each link has opened.
+    opened: Mutex<BTreeMap<u64, u64>>,
 }
 
-/// Serves a connection. Its number, in the path, is what its garbage follows from.
+/// Serves a connection. The number of its link, which is its path, and how many that link had before
+/// are what its garbage follows from.
 fn serve(mut stream: TcpStream, seen: &Seen) {
     let mut head = vec![0; 4096];
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -106,10 +109,6 @@ fn serve(mut stream: TcpStream, seen: &Seen) {
             Ok(_) => std::thread::yield_now(),
         }
     }
-    let path = head.strip_prefix(b"GET /").unwrap_or_default();
-    let number = path.iter().take_while(|byte| byte.is_ascii_digit());
-    let number = number.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-    let mut dice = Dice(SEED + number);
     let shake = r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000}"#;
     if !head.windows(9).any(|window| window == b"websocket") {
         let _ = stream.read(&mut head);
@@ -117,6 +116,16 @@ fn serve(mut stream: TcpStream, seen: &Seen) {
         let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{shake}");
         return;
     }
+    let path = head.strip_prefix(b"GET /").unwrap_or_default();
+    let digits = path.iter().take_while(|byte| byte.is_ascii_digit());
+    let link = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    let before = {
+        let mut opened = seen.opened.lock().unwrap();
+        let count = opened.entry(link).or_default();
+        *count += 1;
+        *count
+    };
+    let mut dice = Dice(SEED + link * CONNECTIONS + before);
     let Ok(mut socket) = tungstenite::accept(stream) else { return };
     let _ = talk(&mut socket, &mut dice, seen, shake);
     if dice.one_in(2) {
@@ -161,10 +170,10 @@ fn talk(
     Ok(())
 }
 
-/// Makes a connection, sends a batch, and gives whether it was acknowledged.
-fn connection(server: &str, number: u64) -> bool {
+/// Makes connections, sends a batch over each, and gives the ids of those that were acknowledged.
+fn batches(server: &str, link: u64) -> Vec<String> {
     let settings = Settings {
-        target: Target::Url(format!("{server}/{number}")),
+        target: Target::Url(format!("{server}/{link}")),
         namespace: NAMESPACE.to_owned(),
         auth_token: None,
         ack_timeout: Duration::from_secs(1),
@@ -175,33 +184,41 @@ fn connection(server: &str, number: u64) -> bool {
     let reports = Reports::new(Box::new(move || {
         let _ = bell.send(());
     }));
-    let mut link = SocketIo::new(&settings, reports.clone());
-    link.connect(number);
-    let id = format!("batch-{number}");
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        assert!(rung.recv_timeout(left).is_ok(), "connection {number} does not end");
-        let mut said = Vec::new();
-        reports.take(&mut said);
-        for Report { said, .. } in said {
-            match said {
-                Said::Joined { .. } => {
-                    link.send(format!(r#"{{"batch_id":"{id}","events":[]}}"#));
+    let mut socket = SocketIo::new(&settings, reports.clone());
+    let mut acknowledged = Vec::new();
+    for number in 0..CONNECTIONS {
+        let id = format!("batch-{link}-{number}");
+        socket.connect(number);
+        let until = Instant::now() + PATIENCE;
+        let mut ended = false;
+        while !ended {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(rung.recv_timeout(left).is_ok(), "connection {number} of {link} does not end");
+            let mut said = Vec::new();
+            reports.take(&mut said);
+            for Report { said, .. } in said.into_iter().filter(|said| said.connection == number) {
+                match said {
+                    Said::Joined { .. } => {
+                        socket.send(format!(r#"{{"batch_id":"{id}","events":[]}}"#));
+                    }
+                    Said::Answered(answer) => {
+                        ended = true;
+                        if matches!(judge(&answer, &id), Judgement::Acknowledged { .. }) {
+                            acknowledged.push(id.clone());
+                        }
+                    }
+                    Said::Refused(_) | Said::Lost(_) => ended = true,
                 }
-                Said::Answered(answer) => {
-                    return matches!(judge(&answer, &id), Judgement::Acknowledged { .. });
-                }
-                Said::Refused(_) | Said::Lost(_) => return false,
             }
         }
     }
+    acknowledged
 }
 
 #[test]
 fn si_15_garbage_of_all_kinds_ends_at_most_the_connection_and_acknowledges_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = format!("http://{}", listener.local_addr().unwrap());
+    let server = &*format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Seen::default());
     let shared = Arc::clone(&seen);
     // Ends with the process: a listener can't be told to.
@@ -211,27 +228,17 @@ fn si_15_garbage_of_all_kinds_ends_at_most_the_connection_and_acknowledges_nothi
             std::thread::spawn(move || serve(stream, &seen));
         }
     });
-    let (next, acknowledged) = (AtomicU64::new(0), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= CONNECTIONS {
-                        break;
-                    }
-                    if connection(&server, number) {
-                        let id = format!("batch-{number}");
-                        let known = seen.acknowledged.lock().unwrap().contains(&id);
-                        assert!(known, "seed {SEED:#x}: {id} was not acknowledged");
-                        acknowledged.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
+    let acknowledged: Vec<String> = std::thread::scope(|scope| {
+        let links: Vec<_> =
+            (0..LINKS).map(|link| scope.spawn(move || batches(server, link))).collect();
+        links.into_iter().flat_map(|link| link.join().unwrap()).collect()
     });
-    let (acknowledged, of) = (acknowledged.into_inner(), seen.acknowledged.lock().unwrap().len());
-    println!("{CONNECTIONS} connections, {acknowledged} of {of} acknowledgements counted");
+    let known = seen.acknowledged.lock().unwrap();
+    let (count, of, all) = (acknowledged.len(), known.len(), LINKS * CONNECTIONS);
+    println!("{all} connections, {count} of {of} acknowledgements counted");
+    for id in acknowledged {
+        assert!(known.contains(&id), "seed {SEED:#x}: {id} was not acknowledged");
+    }
     // Garbage may end a connection before its acknowledgement, and does not always.
-    assert!(acknowledged >= 20 && acknowledged < CONNECTIONS as usize / 2, "{acknowledged}");
+    assert!(count >= 20 && (count as u64) < all / 2, "{count}");
 }

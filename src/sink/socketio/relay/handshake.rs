@@ -4,6 +4,7 @@
 //! So one plain request goes ahead, as every polling client begins, and the session that it opens is
 //! closed at once. It also shows what stands in the way, in words for those who can mend it.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::LOCATION;
@@ -42,11 +43,53 @@ pub(super) enum NoHandshake {
 
 use NoHandshake::{Odd, Unreachable};
 
-/// Asks the app for a handshake, and closes the session.
-///
-/// # Errors
-/// Why there is none, for those who can mend it.
-pub(super) async fn ask(target: &Target) -> Result<Handshake, NoHandshake> {
+/// Asks the app for its handshake.
+pub(super) struct Asker {
+    target: Target,
+    /// Costly to make: with the authorities of the system, whether they are needed or not.
+    client: OnceLock<Client>,
+}
+
+impl Asker {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, client: OnceLock::new() }
+    }
+
+    /// Asks for a handshake, and closes the session.
+    ///
+    /// # Errors
+    /// Why there is none, for those who can mend it.
+    pub(super) async fn ask(&self) -> Result<Handshake, NoHandshake> {
+        let client = self.client().map_err(|error| Odd(causes(&error)))?;
+        let url = url(&self.target).map_err(Unreachable)?;
+        let answer = client.get(url.clone()).send().await;
+        let answer = answer.map_err(|error| no_answer(&self.target, error))?;
+        if !answer.status().is_success() {
+            let moved = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok());
+            return Err(Odd(what_an_answer_means(answer.status(), moved)));
+        }
+        let handshake = read(answer).await?;
+        let mut session = url;
+        session.query_pairs_mut().append_pair("sid", &handshake.sid);
+        // Engine.IO's packet that closes. Behind a proxy it may reach another server: no matter.
+        let _ = client.post(session).body("1").timeout(CLOSE).send().await;
+        Ok(handshake)
+    }
+
+    fn client(&self) -> reqwest::Result<Client> {
+        // Over TLS a new one: an authority that was added since counts without a restart.
+        if matches!(&self.target, Target::Url(url) if url.starts_with("https:")) {
+            return client_for(&self.target);
+        }
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let client = client_for(&self.target)?;
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+}
+
+fn client_for(target: &Target) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .timeout(ASK)
         .redirect(reqwest::redirect::Policy::none())
@@ -54,23 +97,10 @@ pub(super) async fn ask(target: &Target) -> Result<Handshake, NoHandshake> {
         // Nothing of it outlives the question: see how `link` counts tasks.
         .pool_max_idle_per_host(0)
         .user_agent("openalgo-bridge");
-    let builder = match target {
-        Target::Url(_) => builder,
-        Target::Unix(path) => builder.unix_socket(path.clone()),
-    };
-    let client = builder.build().map_err(|error| Odd(causes(&error)))?;
-    let url = url(target).map_err(Unreachable)?;
-    let answer = client.get(url.clone()).send().await.map_err(|error| no_answer(target, error))?;
-    if !answer.status().is_success() {
-        let moved = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok());
-        return Err(Odd(what_an_answer_means(answer.status(), moved)));
+    match target {
+        Target::Url(_) => builder.build(),
+        Target::Unix(path) => builder.unix_socket(path.clone()).build(),
     }
-    let handshake = read(answer).await?;
-    let mut session = url;
-    session.query_pairs_mut().append_pair("sid", &handshake.sid);
-    // Engine.IO's packet that closes. Behind a proxy it may reach another server: no matter.
-    let _ = client.post(session).body("1").timeout(CLOSE).send().await;
-    Ok(handshake)
 }
 
 /// Where the question goes.

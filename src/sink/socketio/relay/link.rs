@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::Settings;
 use super::batch::shortened;
 use super::forward::Forwarder;
-use super::handshake::{self, NoHandshake, causes};
+use super::handshake::{Asker, NoHandshake, causes};
 use crate::sink::reports;
 use crate::sink::socketio::THREADS;
 
@@ -85,6 +85,7 @@ pub enum Target {
 /// The real link.
 pub(super) struct SocketIo {
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     reports: Reports,
     /// To the present connection.
     notes: Option<UnboundedSender<Note>>,
@@ -103,7 +104,8 @@ enum Note {
 
 impl SocketIo {
     pub(super) fn new(settings: &Settings, reports: Reports) -> Self {
-        Self { settings: Arc::new(settings.clone()), reports, notes: None }
+        let asker = Arc::new(Asker::new(settings.target.clone()));
+        Self { settings: Arc::new(settings.clone()), asker, reports, notes: None }
     }
 }
 
@@ -112,10 +114,10 @@ impl Link for SocketIo {
         self.close();
         let (sender, notes) = unbounded_channel();
         self.notes = Some(sender.clone());
-        let settings = Arc::clone(&self.settings);
+        let (settings, asker) = (Arc::clone(&self.settings), Arc::clone(&self.asker));
         let end = End { connection, reports: self.reports.clone(), why: String::new() };
         let thread = std::thread::Builder::new().name(THREADS.to_owned());
-        let started = thread.spawn(move || serve(settings, sender, notes, end));
+        let started = thread.spawn(move || serve(settings, asker, sender, notes, end));
         if let Err(error) = started {
             // What was to run is dropped with its `End`, which tells of it; this says why.
             tracing::debug!(%error, "cannot start a thread for a connection");
@@ -159,6 +161,7 @@ impl Drop for End {
 
 fn serve(
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     sender: UnboundedSender<Note>,
     notes: UnboundedReceiver<Note>,
     mut end: End,
@@ -173,8 +176,9 @@ fn serve(
         Ok(runtime) => {
             let (number, reports) = (end.connection, end.reports.clone());
             let stage = Stage::Joining { client: None, joined: false };
+            let max_payload = None;
             let life =
-                Connection { settings, number, reports, sender, notes, stage, max_payload: None };
+                Connection { settings, asker, number, reports, sender, notes, stage, max_payload };
             end.why = runtime.block_on(life.live());
             // Not waiting for a name that is being resolved.
             runtime.shutdown_background();
@@ -184,6 +188,7 @@ fn serve(
 
 struct Connection {
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     number: u64,
     reports: Reports,
     sender: UnboundedSender<Note>,
@@ -264,9 +269,9 @@ impl Connection {
             }
         };
         let (builder, sender) = (self.builder(url), self.sender.clone());
-        let settings = Arc::clone(&self.settings);
+        let asker = Arc::clone(&self.asker);
         tokio::spawn(async move {
-            let note = connect(&settings.target, builder).await.unwrap_or_else(Note::Lost);
+            let note = connect(&asker, builder).await.unwrap_or_else(Note::Lost);
             let _ = sender.send(note);
         });
         Ok(tasks)
@@ -352,8 +357,8 @@ impl Connection {
 }
 
 /// Asks the app how large a packet may be, and connects. The error: what stands in the way.
-async fn connect(target: &Target, builder: ClientBuilder) -> Result<Note, String> {
-    let asked = match handshake::ask(target).await {
+async fn connect(asker: &Asker, builder: ClientBuilder) -> Result<Note, String> {
+    let asked = match asker.ask().await {
         Err(NoHandshake::Unreachable(why)) => return Err(why),
         asked => asked,
     };
