@@ -50,7 +50,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("hyper_util", &["src/sink/socketio/server/", "src/telemetry/http/"]),
     ("notify", &["src/source/watch.rs"]),
     ("rdkafka", &["src/sink/kafka/"]),
-    ("reqwest", &["src/sink/socketio/server/gate.rs"]),
+    ("reqwest", &["src/sink/socketio/relay/handshake.rs", "src/sink/socketio/server/gate.rs"]),
     ("rust_socketio", &["src/sink/socketio/relay/link.rs"]),
     ("rustix", &["src/platform/"]),
     ("sha2", &["src/domain/"]),

@@ -27,6 +27,7 @@ import time
 from datetime import datetime, timezone
 
 import bench_fanout
+import bench_relay
 
 BRIDGE = os.environ["BRIDGE_BIN"]
 KCAT = os.environ["KCAT_BIN"]
@@ -514,14 +515,16 @@ def outage(work, broker, path):
 
 def main():
     work, *sections = sys.argv[1:]
-    sections = sections or ["fanout", "throughput", "latency", "idle", "outage"]
+    sections = sections or ["fanout", "relay", "throughput", "latency", "idle", "outage"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     broker = Broker(os.path.join(work, "kafka"))
     path = os.path.join(work, "events.jsonl")
     try:
         if "fanout" in sections:
             bench_fanout.fanout(work, sys.modules["__main__"])
-        if sections == ["fanout"]:
+        if "relay" in sections:
+            bench_relay.relay(work, sys.modules["__main__"])
+        if not set(sections) - {"fanout", "relay"}:
             return
         broker.start()
         write_events(path, LINES)

@@ -131,6 +131,13 @@ def wait_for_port(port):
             time.sleep(0.05)
 
 
+def line(number):
+    return (
+        b'{"event_type":"order_event","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"openalgo",'
+        b'"data":{"symbol":"SBIN","action":"BUY","orderid":"%d","t":%d}}\n' % (number, time.time_ns())
+    )
+
+
 def append_events(path, rate, count):
     """In a process of its own, as the app."""
     child = os.fork()
@@ -141,11 +148,7 @@ def append_events(path, rate, count):
             pause = start + number / rate - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            os.write(
-                file,
-                b'{"event_type":"order_event","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"openalgo",'
-                b'"data":{"symbol":"SBIN","action":"BUY","orderid":"%d","t":%d}}\n' % (number, time.time_ns()),
-            )
+            os.write(file, line(number))
         os._exit(0)
     return child
 

@@ -28,8 +28,8 @@ TEST_COMMANDS=(
   python3:python3                      # the .env reference, Socket.IO clients
   node:nodejs npm:npm                  # the standard Socket.IO client
   chromium:chromium                    # a browser
-  nginx:nginx-light                    # stands before the app
-  openssl:openssl                      # and has a certificate
+  nginx:nginx-light openssl:openssl    # stands before the app, with a certificate
+  ip:iproute2 nsenter:util-linux       # networks that tests cut
   logrotate:logrotate                  # rotates the events
   strace:strace                        # tests look at system calls and inject errors
   shellcheck:shellcheck                # make check

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::input::Waiting;
+use super::waiting::Waiting;
 use crate::checkpoint::GenerationState;
 use crate::domain::envelope::Reason;
 use crate::domain::framing::{Frame, LineBytes, Place};

@@ -15,6 +15,7 @@ mod owner;
 mod position;
 mod report;
 mod start;
+mod waiting;
 
 use std::io;
 use std::path::PathBuf;

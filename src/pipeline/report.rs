@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::input::{InputState, Waiting};
 use super::lane::LaneState;
+use super::waiting::{InputState, Waiting};
 use super::{Next, Pipeline, Progress};
 use crate::domain::acks::RecordId;
 use crate::domain::ledger::Amount;

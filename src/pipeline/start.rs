@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use super::input::{InputState, InputWatch};
+use super::input::InputWatch;
 use super::lane::Lane;
 use super::missed::{Rotations, known_of};
 use super::position::PositionKeeper;
 use super::report::Reporter;
+use super::waiting::InputState;
 use super::{Edges, Pipeline, Settings};
 use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
 use crate::domain::acks::AckTracker;

@@ -21,6 +21,7 @@ mod http;
 mod outage;
 mod poison;
 mod relay;
+mod relay_network;
 mod rotation;
 mod samples;
 mod socketio;

@@ -425,7 +425,9 @@ impl World {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         if let Some(daemon) = &mut self.daemon {
             // Nobody need wait for the answer.
-            let tell = CaughtUp::new(move || drop(answer.try_send(())));
+            let tell = CaughtUp::new(move || {
+                let _ = answer.try_send(());
+            });
             daemon.pipeline.on(Event::CaughtUpAsked(tell));
         }
         let asked = self.shared.model().lines_in_input();

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod events;
 pub mod host;
 pub mod http;
+pub mod relay;
 pub mod socketio;
 
 use std::fmt::Write as _;

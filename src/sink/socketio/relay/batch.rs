@@ -12,9 +12,12 @@ use serde_json::Value;
 use crate::domain::envelope::{Reason, Rejection};
 use crate::sink::Message;
 
-/// What an app takes in one packet where it does not say otherwise: Engine.IO's default. It does
-/// say so in its handshake, but `rust_socketio` does not pass that on.
+/// What an app takes in one packet where it does not say otherwise: Engine.IO's default.
 const PACKET_MAX: usize = 1_000_000;
+
+/// The least that an app is believed to take: below it, nearly everything would be put aside, and
+/// some servers say 0 for no limit.
+const PACKET_MIN: usize = 10_000;
 
 /// What a packet may have of it, in hundredths.
 const SHARE: usize = 90;
@@ -22,6 +25,10 @@ const SHARE: usize = 90;
 /// What stands around the batch's text in a packet, namespace apart: types, acknowledgement's
 /// number, the event's name, brackets.
 const AROUND: usize = 64;
+
+/// The longest integer, with its sign, that python-engineio takes. One that is longer makes it drop
+/// the whole packet, and so all that are in the batch, each time.
+const INTEGER_MAX: usize = 100;
 
 /// The longest text from outside that is repeated to people.
 const QUOTED_MAX: usize = 200;
@@ -66,8 +73,10 @@ pub(super) enum Judgement {
 }
 
 impl Room {
-    pub(super) fn new(events: usize, namespace: &str) -> Self {
-        let packet = PACKET_MAX / 100 * SHARE;
+    /// For an app that takes packets of `max_payload` bytes, if it says so.
+    pub(super) fn new(events: usize, namespace: &str, max_payload: Option<u64>) -> Self {
+        let said = max_payload.and_then(|bytes| usize::try_from(bytes).ok());
+        let packet = said.filter(|bytes| *bytes >= PACKET_MIN).unwrap_or(PACKET_MAX) / 100 * SHARE;
         Self { events, bytes: packet.saturating_sub(AROUND + namespace.len()) }
     }
 }
@@ -85,9 +94,11 @@ impl Batch {
         if self.events >= self.room.events {
             return Added::Full;
         }
-        let Ok(event) = event(message) else {
-            let detail = "it is no JSON that the Socket.IO client can carry";
-            return Added::Never(Rejection::new(Reason::Refused, detail));
+        let event = match event(message) {
+            Ok(event) => event,
+            Err(NotCarried(why)) => {
+                return Added::Never(Rejection::new(Reason::Refused, why));
+            }
         };
         let alone = self.opening + event.len() + CLOSING;
         if alone > self.room.bytes {
@@ -118,12 +129,17 @@ impl Batch {
     }
 }
 
-/// The text of an event. The error: the line has something that is not JSON text.
+/// The text of an event. The error: why it can't be one.
 fn event(message: &Message) -> Result<String, NotCarried> {
-    let data = std::str::from_utf8(message.data()).map_err(|_| NotCarried)?;
+    let data = std::str::from_utf8(message.data()).map_err(|_| NO_JSON)?;
     // The client puts quotes around what it takes for no JSON, and the app would get a string.
     let mut reader = serde_json::Deserializer::from_str(data);
-    IgnoredAny::deserialize(&mut reader).and_then(|_| reader.end()).map_err(|_| NotCarried)?;
+    IgnoredAny::deserialize(&mut reader).and_then(|_| reader.end()).map_err(|_| NO_JSON)?;
+    if has_a_huge_integer(data.as_bytes()) {
+        return Err(NotCarried(
+            "it has an integer of more than 100 characters, which the app does not take",
+        ));
+    }
     let mut text = String::with_capacity(data.len() + 256);
     text.push_str("{\"event_id\":\"");
     text.push_str(&message.event_id().to_string());
@@ -134,11 +150,11 @@ fn event(message: &Message) -> Result<String, NotCarried> {
         ("user_id", message.user_id()),
         ("source", message.source()),
     ] {
-        let value = std::str::from_utf8(value).map_err(|_| NotCarried)?;
+        let value = std::str::from_utf8(value).map_err(|_| NO_JSON)?;
         text.push_str(",\"");
         text.push_str(name);
         text.push_str("\":");
-        text.push_str(&serde_json::to_string(value).map_err(|_| NotCarried)?);
+        text.push_str(&serde_json::to_string(value).map_err(|_| NO_JSON)?);
     }
     text.push_str(",\"data\":");
     text.push_str(data);
@@ -146,8 +162,47 @@ fn event(message: &Message) -> Result<String, NotCarried> {
     Ok(text)
 }
 
-/// Validation lets none of these through; if it ever did, it must not hold up the others.
-struct NotCarried;
+/// Why an event can never be sent. It must not hold up the others.
+struct NotCarried(&'static str);
+
+/// Validation lets none of these through.
+const NO_JSON: NotCarried = NotCarried("it is no JSON that the Socket.IO client can carry");
+
+/// Whether a JSON text has an integer that the app's decoder refuses. Fractions and exponents make
+/// a float of any length of it, which passes.
+fn has_a_huge_integer(json: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        let rest = &json[at..];
+        at += match byte {
+            b'"' => end_of_string(rest),
+            b'-' | b'0'..=b'9' => {
+                let of_number =
+                    |b: &u8| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let length = rest.iter().position(|b| !of_number(b)).unwrap_or(rest.len());
+                let is_integer = !rest[..length].iter().any(|b| matches!(b, b'.' | b'e' | b'E'));
+                if is_integer && length > INTEGER_MAX {
+                    return true;
+                }
+                length
+            }
+            _ => 1,
+        };
+    }
+    false
+}
+
+/// Of a JSON string that `text` begins with.
+fn end_of_string(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
+        match text[at + found] {
+            b'"' => return at + found + 1,
+            _ => at += found + 2,
+        }
+    }
+    text.len()
+}
 
 /// What the app answered: `arguments` is what stands in its acknowledgement.
 pub(super) fn judge(arguments: &Value, batch_id: &str) -> Judgement {
@@ -217,7 +272,7 @@ mod tests {
 
     #[test]
     fn si_12_a_batch_closes_below_the_packet_limit_and_what_is_larger_alone_is_too_large() {
-        let room = Room::new(100, "/openalgo-bridge");
+        let room = Room::new(100, "/openalgo-bridge", None);
         let mut batch = Batch::new("x", room);
         let mut added = 0;
         while batch.add(&message(added, 100_000)) == Added::Yes {
@@ -239,6 +294,54 @@ mod tests {
         assert!(!rejection.detail.contains("xx"), "{}", rejection.detail);
         // After one that did not fit, others do.
         assert_eq!(batch.add(&message(1, 0)), Added::Yes);
+    }
+
+    #[test]
+    fn si_12_the_apps_own_limit_counts_where_it_can_be_one() {
+        let bytes = |max_payload| Room::new(1, "/b", max_payload).bytes;
+        let default = bytes(None);
+        assert!((899_000..900_000).contains(&default), "{default}");
+        assert_eq!(bytes(Some(1_000_000)), default);
+        assert_eq!(bytes(Some(300_000)), default - 630_000);
+        assert_eq!(bytes(Some(5_000_000)), default + 3_600_000);
+        for odd in [0, 9_999, u64::MAX / 2] {
+            let odd = bytes(Some(odd));
+            assert!(odd >= default, "{odd}");
+        }
+    }
+
+    #[test]
+    fn si_15_an_integer_that_the_app_cannot_read_is_refused_and_no_other_number() {
+        let digits = |count: usize| "7".repeat(count);
+        for (data, refused) in [
+            (digits(100), false),
+            (digits(101), true),
+            (format!("-{}", digits(99)), false),
+            (format!("-{}", digits(100)), true),
+            (format!("[1,{{\"a\":[{}]}}]", digits(101)), true),
+            (format!("{}.0", digits(101)), false),
+            (format!("{}e1", digits(101)), false),
+            (format!("0.{}", digits(5_000)), false),
+            (format!("1E{}", digits(101)), false),
+            (format!("\"{}\"", digits(101)), false),
+            (format!("\"\\\"{}\"", digits(101)), false),
+            (format!("\"\\\\\",{}", digits(101)), true),
+            (format!("{{\"{}\":1}}", digits(101)), false),
+        ] {
+            let data = format!("{{\"x\":[{data}]}}");
+            let line = format!(
+                r#"{{"event_type":"order_notification","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"s","data":{data}}}"#
+            );
+            let added = Batch::new("x", WIDE).add(&message_of(&line, 0));
+            match added {
+                Added::Never(rejection) => {
+                    assert!(refused, "{data}");
+                    assert_eq!(rejection.reason, Reason::Refused);
+                    assert!(rejection.detail.contains("integer"), "{}", rejection.detail);
+                }
+                added => assert_eq!((added, refused), (Added::Yes, false), "{data}"),
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::Settings;
+use super::handshake;
 use super::link::{Link as _, Report, Reports, Said, SocketIo, Target};
 use crate::sink::finding::{Finding, Level, quoted};
 
@@ -103,16 +104,16 @@ fn join(settings: &Settings) -> Finding {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if rung.recv_timeout(left).is_err() {
-            return about(Level::Error, "no answer").mended_by(mend(settings));
+            return about(Level::Error, "no answer").mended_by(mend(settings, ""));
         }
         let mut said = Vec::new();
         reports.take(&mut said);
         for Report { said, .. } in said {
             return match said {
-                Said::Joined if settings.auth_token.is_some() => {
+                Said::Joined { .. } if settings.auth_token.is_some() => {
                     about(Level::Ok, "the app lets the bridge in with its token")
                 }
-                Said::Joined => about(
+                Said::Joined { .. } => about(
                     Level::Warning,
                     "the app lets in whoever asks: everyone who can reach it can hand events in",
                 )
@@ -125,7 +126,7 @@ fn join(settings: &Settings) -> Finding {
                     "SOCKETIO_AUTH_TOKEN = '...'    # the one that the app knows; and does the app \
                      have this namespace?",
                 ),
-                Said::Lost(why) => about(Level::Error, &why).mended_by(mend(settings)),
+                Said::Lost(why) => about(Level::Error, &why).mended_by(mend(settings, &why)),
                 Said::Answered(_) => continue,
             };
         }
@@ -133,18 +134,18 @@ fn join(settings: &Settings) -> Finding {
 }
 
 /// What shows how the app's Socket.IO answers.
-fn mend(settings: &Settings) -> String {
-    const ASK: &str = "/socket.io/?EIO=4&transport=polling";
-    match &settings.target {
-        Target::Url(url) => {
-            format!("curl -i {}", quoted(&format!("{}{ASK}", url.trim_end_matches('/'))))
-        }
-        Target::Unix(path) => format!(
-            "curl -i --unix-socket {} {}",
-            quoted(&path.to_string_lossy()),
-            quoted(&format!("http://localhost{ASK}"))
-        ),
+fn mend(settings: &Settings, why: &str) -> String {
+    if why.contains("certificate") {
+        return "sudo cp CA.crt /usr/local/share/ca-certificates/ && sudo update-ca-certificates    # if \
+                it is of a certificate authority of your own; or SSL_CERT_FILE=CA.crt in the daemon's \
+                environment"
+            .to_owned();
     }
+    let socket = match &settings.target {
+        Target::Url(_) => String::new(),
+        Target::Unix(path) => format!("--unix-socket {} ", quoted(&path.to_string_lossy())),
+    };
+    format!("curl -i {socket}{}", quoted(&handshake::address(&settings.target)))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::Settings;
 use super::batch::shortened;
 use super::forward::Forwarder;
+use super::handshake::{Asker, NoHandshake, causes};
 use crate::sink::reports;
 use crate::sink::socketio::THREADS;
 
@@ -57,7 +58,10 @@ pub(super) struct Report {
 #[derive(Debug)]
 pub(super) enum Said {
     /// The app let it into the namespace.
-    Joined,
+    Joined {
+        /// The largest packet that it takes, if it says so.
+        max_payload: Option<u64>,
+    },
     /// The app did not, for this reason.
     Refused(String),
     /// What the app answered to the batch: the arguments of its acknowledgement.
@@ -81,6 +85,7 @@ pub enum Target {
 /// The real link.
 pub(super) struct SocketIo {
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     reports: Reports,
     /// To the present connection.
     notes: Option<UnboundedSender<Note>>,
@@ -90,7 +95,7 @@ pub(super) struct SocketIo {
 enum Note {
     Send(String),
     End,
-    Opened(Client),
+    Opened { client: Client, max_payload: Option<u64> },
     Joined,
     Refused(String),
     Answered(Value),
@@ -99,7 +104,8 @@ enum Note {
 
 impl SocketIo {
     pub(super) fn new(settings: &Settings, reports: Reports) -> Self {
-        Self { settings: Arc::new(settings.clone()), reports, notes: None }
+        let asker = Arc::new(Asker::new(settings.target.clone()));
+        Self { settings: Arc::new(settings.clone()), asker, reports, notes: None }
     }
 }
 
@@ -108,10 +114,10 @@ impl Link for SocketIo {
         self.close();
         let (sender, notes) = unbounded_channel();
         self.notes = Some(sender.clone());
-        let settings = Arc::clone(&self.settings);
+        let (settings, asker) = (Arc::clone(&self.settings), Arc::clone(&self.asker));
         let end = End { connection, reports: self.reports.clone(), why: String::new() };
         let thread = std::thread::Builder::new().name(THREADS.to_owned());
-        let started = thread.spawn(move || serve(settings, sender, notes, end));
+        let started = thread.spawn(move || serve(settings, asker, sender, notes, end));
         if let Err(error) = started {
             // What was to run is dropped with its `End`, which tells of it; this says why.
             tracing::debug!(%error, "cannot start a thread for a connection");
@@ -155,6 +161,7 @@ impl Drop for End {
 
 fn serve(
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     sender: UnboundedSender<Note>,
     notes: UnboundedReceiver<Note>,
     mut end: End,
@@ -169,7 +176,9 @@ fn serve(
         Ok(runtime) => {
             let (number, reports) = (end.connection, end.reports.clone());
             let stage = Stage::Joining { client: None, joined: false };
-            let life = Connection { settings, number, reports, sender, notes, stage };
+            let max_payload = None;
+            let life =
+                Connection { settings, asker, number, reports, sender, notes, stage, max_payload };
             end.why = runtime.block_on(life.live());
             // Not waiting for a name that is being resolved.
             runtime.shutdown_background();
@@ -179,11 +188,14 @@ fn serve(
 
 struct Connection {
     settings: Arc<Settings>,
+    asker: Arc<Asker>,
     number: u64,
     reports: Reports,
     sender: UnboundedSender<Note>,
     notes: UnboundedReceiver<Note>,
     stage: Stage,
+    /// The largest packet that the app takes, if it says so.
+    max_payload: Option<u64>,
 }
 
 /// How far a connection is.
@@ -220,7 +232,10 @@ impl Connection {
                         .post(Report { connection: self.number, said: Said::Refused(why.clone()) });
                     return why;
                 }
-                Ok(Some(Note::Opened(opened))) => self.progress(Some(opened), &mut until),
+                Ok(Some(Note::Opened { client, max_payload })) => {
+                    self.max_payload = max_payload;
+                    self.progress(Some(client), &mut until);
+                }
                 Ok(Some(Note::Joined)) => self.progress(None, &mut until),
                 Ok(Some(Note::Send(text))) => {
                     until = Some(Instant::now() + self.settings.ack_timeout);
@@ -254,11 +269,9 @@ impl Connection {
             }
         };
         let (builder, sender) = (self.builder(url), self.sender.clone());
+        let asker = Arc::clone(&self.asker);
         tokio::spawn(async move {
-            let note = match builder.connect().await {
-                Ok(client) => Note::Opened(client),
-                Err(error) => Note::Lost(causes(&error)),
-            };
+            let note = connect(&asker, builder).await.unwrap_or_else(Note::Lost);
             let _ = sender.send(note);
         });
         Ok(tasks)
@@ -299,7 +312,8 @@ impl Connection {
         if *joined && let Some(client) = client.take() {
             self.stage = Stage::Joined(client);
             *until = None;
-            self.reports.post(Report { connection: self.number, said: Said::Joined });
+            let said = Said::Joined { max_payload: self.max_payload };
+            self.reports.post(Report { connection: self.number, said });
         }
     }
 
@@ -337,8 +351,30 @@ impl Connection {
 
     /// Whether tasks are gone that a living connection has. The client says nothing of that.
     fn is_dead(&self, tasks: usize) -> bool {
-        matches!(self.stage, Stage::Joined(_))
+        matches!(self.stage, Stage::Joined(_) | Stage::Joining { client: Some(_), .. })
             && Handle::current().metrics().num_alive_tasks() < tasks
+    }
+}
+
+/// Asks the app how large a packet may be, and connects. The error: what stands in the way.
+async fn connect(asker: &Asker, builder: ClientBuilder) -> Result<Note, String> {
+    let asked = match asker.ask().await {
+        Err(NoHandshake::Unreachable(why)) => return Err(why),
+        asked => asked,
+    };
+    match (builder.connect().await, asked) {
+        (Ok(client), asked) => {
+            let max_payload = asked.ok().and_then(|handshake| handshake.max_payload);
+            Ok(Note::Opened { client, max_payload })
+        }
+        (Err(_), Err(NoHandshake::Odd(why) | NoHandshake::Unreachable(why))) => Err(why),
+        (Err(error), Ok(_)) => {
+            let why = causes(&error);
+            if why.contains("HTTP error") {
+                return Err(format!("{why}: a proxy there has to pass websockets on"));
+            }
+            Err(why)
+        }
     }
 }
 
@@ -366,22 +402,6 @@ fn what_was_answered(payload: Payload) -> Note {
         Payload::Text(mut values) if values.len() == 1 => Note::Answered(values.remove(0)),
         _ => Note::Answered(Value::Null),
     }
-}
-
-/// What an error says, with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Some errors repeat their cause.
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    let text = text.strip_prefix("EngineIO Error: ").unwrap_or(&text);
-    shortened(text)
 }
 
 #[cfg(test)]

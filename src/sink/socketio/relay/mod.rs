@@ -9,6 +9,7 @@
 
 mod batch;
 mod forward;
+mod handshake;
 mod inspect;
 mod link;
 mod watch;
@@ -43,6 +44,9 @@ const APART: Duration = Duration::from_secs(1);
 /// How long to wait at least before asking again an app that did not let us in.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
+/// How often in a row an event may go unacknowledged, alone in its batch each time, before it is named.
+const SUSPECT: u32 = 3;
+
 /// A connection that lasted so long was a good one, even if there was nothing to send.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -66,6 +70,7 @@ pub struct Settings {
 /// See the module.
 pub struct RelaySink {
     room: Room,
+    namespace: String,
     max_event_age: Option<Duration>,
     clock: Arc<dyn Clock>,
     link: Box<dyn Link>,
@@ -83,12 +88,16 @@ pub struct RelaySink {
     backoff: Backoff,
     /// How many events a batch may have for now.
     allowed: usize,
+    /// The event that went unacknowledged alone, and how often in a row.
+    suspect: Option<(RecordId, u32)>,
     /// Tells batches of this process from those of others.
     stamp: u64,
     batches: u64,
     retries: u64,
-    /// Not everything was sent that came while the app was away.
+    /// Not everything was read that came while the app was away.
     catching_up: bool,
+    /// Everything that there is was read.
+    read_up: bool,
     watch: Watch,
 }
 
@@ -136,7 +145,8 @@ impl RelaySink {
         reports: Reports,
     ) -> Self {
         Self {
-            room: Room::new(settings.batch_max_events, &settings.namespace),
+            room: Room::new(settings.batch_max_events, &settings.namespace, None),
+            namespace: settings.namespace.clone(),
             max_event_age: settings.max_event_age,
             link,
             reports,
@@ -148,10 +158,12 @@ impl RelaySink {
             began: None,
             backoff: Backoff::new(FIRST_AGAIN, LONGEST_AGAIN),
             allowed: settings.batch_max_events,
+            suspect: None,
             stamp: RandomState::new().hash_one(clock.unix_ms()),
             batches: 0,
             retries: 0,
             catching_up: false,
+            read_up: false,
             watch: Watch::new(Arc::clone(&clock)),
             clock,
         }
@@ -163,9 +175,12 @@ impl RelaySink {
             return;
         }
         match report.said {
-            Said::Joined => {
-                debug!("the app let the bridge in");
+            Said::Joined { max_payload } => {
+                debug!(max_payload, "the app let the bridge in");
+                self.room = Room::new(self.room.events, &self.namespace, max_payload);
                 self.phase = Phase::Joined { since: self.clock.now() };
+                // Else reading says so later; it says nothing where there is nothing to read.
+                self.catching_up &= !self.read_up;
             }
             Said::Refused(why) => self.lose(&format!("the app does not let it in: {why}"), true),
             Said::Answered(answer) => self.on_answer(&answer),
@@ -195,6 +210,7 @@ impl RelaySink {
             self.settled.push((slot.id, outcome));
         }
         self.allowed = (self.allowed + self.allowed / 8 + 1).min(self.room.events);
+        self.suspect = None;
         self.backoff.reset();
         self.watch.recovered();
     }
@@ -213,10 +229,12 @@ impl RelaySink {
             self.backoff.next_delay().max(if refused { REFUSED_AGAIN } else { FIRST_AGAIN });
         let until = self.began.map_or(now, |began| began + APART).max(now + delay);
         self.phase = Phase::Resting { until };
+        let mut blocked = None;
         if let Some(out) = self.out.take() {
             self.retries += out.slots.len() as u64;
-            // An app that takes less than it should gets less, so that it does not end here.
+            // What ends the connection may be one event of them: it comes to be alone.
             self.allowed = (out.slots.len() / 2).max(1);
+            blocked = self.suspect(&out);
             for slot in out.slots.into_iter().rev() {
                 self.queue.push_front(slot);
             }
@@ -225,7 +243,29 @@ impl RelaySink {
         for slot in &mut self.queue {
             slot.late = true;
         }
-        self.watch.failed(why, refused);
+        match blocked {
+            Some(blocked) => self.watch.failed(&format!("{why}; {blocked}"), true),
+            None => self.watch.failed(why, refused),
+        }
+    }
+
+    /// Names the event that nothing gets past, if it is one. It is never given up: an app that is
+    /// killed again and again looks the same from here.
+    fn suspect(&mut self, out: &Out) -> Option<String> {
+        let [slot] = out.slots.as_slice() else {
+            self.suspect = None;
+            return None;
+        };
+        let before = self.suspect.filter(|(id, _)| *id == slot.id).map_or(0, |(_, times)| times);
+        let times = before.saturating_add(1);
+        self.suspect = Some((slot.id, times));
+        (times >= SUSPECT).then(|| {
+            let (id, bytes) = (slot.message.event_id(), slot.message.payload().len());
+            format!(
+                "the event {id} ({bytes} bytes) was sent alone {SUSPECT} times or more and never \
+                 acknowledged: all others wait behind it"
+            )
+        })
     }
 
     /// Does what is due: connects, or sends the next batch.
@@ -291,6 +331,7 @@ impl RelaySink {
 
 impl Sink for RelaySink {
     fn publish(&mut self, id: RecordId, message: Message) {
+        self.read_up = false;
         let late = message.backlog || self.catching_up || !self.is_joined();
         self.queue.push_back(Slot { id, message, late });
         // Else what else is read in this turn comes into the same batch.
@@ -300,6 +341,7 @@ impl Sink for RelaySink {
     }
 
     fn caught_up(&mut self) {
+        self.read_up = true;
         self.catching_up &= !self.is_joined();
         self.pump();
     }
@@ -341,5 +383,7 @@ impl Sink for RelaySink {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

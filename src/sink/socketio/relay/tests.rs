@@ -162,7 +162,7 @@ impl Bench {
     #[track_caller]
     fn joins(&mut self) {
         self.connects();
-        let settled = self.say(Said::Joined);
+        let settled = self.say(Said::Joined { max_payload: None });
         assert_eq!(settled, []);
     }
 
@@ -201,7 +201,7 @@ fn si_06_nothing_is_sent_before_the_app_lets_it_in_and_then_one_batch_at_a_time_
     bench.connection = 1;
     assert_eq!(bench.turn(), []);
     assert_eq!(bench.calls(), []);
-    bench.say(Said::Joined);
+    bench.say(Said::Joined { max_payload: None });
     assert_eq!(bench.calls(), [sent(0..3)]);
     bench.publish(messages(5..7));
     assert_eq!(bench.turn(), []);
@@ -353,6 +353,63 @@ fn si_12_an_app_that_takes_less_than_it_should_gets_smaller_batches() {
 }
 
 #[test]
+fn si_12_what_is_too_large_follows_from_what_the_app_says_when_it_lets_the_bridge_in() {
+    let mut bench = Bench::new(100, None);
+    bench.publish([message(0, 0), message(1, 50_000), message(2, 0)]);
+    bench.connects();
+    let joined = |bytes| Said::Joined { max_payload: Some(bytes) };
+    let settled = bench.say(joined(40_000));
+    let [(1, Outcome::Refused(rejection))] = &settled[..] else { panic!("{settled:?}") };
+    assert_eq!(rejection.reason, Reason::TooLarge);
+    assert_eq!(bench.calls(), [Call::Send { numbers: vec![0, 2] }]);
+    bench.acknowledge();
+    // The app was started again with another limit.
+    bench.say(Said::Lost("gone".to_owned()));
+    bench.publish([message(3, 50_000), message(4, 2_000_000)]);
+    bench.connects();
+    assert_eq!(bench.say(joined(5_000_000)), []);
+    assert_eq!(bench.calls(), [Call::Send { numbers: vec![3, 4] }]);
+}
+
+#[test]
+fn si_12_an_event_that_goes_unacknowledged_alone_again_and_again_is_named() {
+    let mut bench = Bench::new(4, None);
+    bench.publish(messages(0..4));
+    let named = |bench: &Bench| {
+        let reason = bench.sink.health().reason.unwrap_or_default();
+        reason.split_once("the event ").map(|(_, text)| text.split_once(' ').unwrap().0.to_owned())
+    };
+    let id = |number| Some(message(number, 0).event_id().to_string());
+    // In a batch with others, and while the app does not let it in, it is not its fault.
+    for _ in 0..2 {
+        bench.joins();
+        bench.say(Said::Lost("gone".to_owned()));
+        assert_eq!(named(&bench), None);
+    }
+    for times in 1..=4 {
+        bench.connects();
+        assert_eq!(bench.say(Said::Lost("refused".to_owned())), []);
+        assert_eq!(named(&bench), None);
+        bench.joins();
+        assert_eq!(bench.calls(), [sent(0..1)]);
+        bench.say(Said::Lost("gone".to_owned()));
+        assert_eq!(named(&bench), if times < 3 { None } else { id(0) });
+    }
+    assert_eq!(bench.sink.health().state, State::Down);
+    // It got through after all; the next one begins from nothing.
+    bench.joins();
+    assert_eq!(bench.acknowledge(), delivered(0..1));
+    assert_eq!(named(&bench), None);
+    bench.say(Said::Lost("gone".to_owned()));
+    assert_eq!(named(&bench), None);
+    for _ in 0..3 {
+        bench.joins();
+        bench.say(Said::Lost("gone".to_owned()));
+    }
+    assert_eq!(named(&bench), id(1));
+}
+
+#[test]
 fn si_01_connections_begin_ever_further_apart_and_at_least_a_second() {
     let mut bench = Bench::new(10, None);
     bench.publish(messages(0..1));
@@ -366,7 +423,7 @@ fn si_01_connections_begin_ever_further_apart_and_at_least_a_second() {
     assert_eq!(waits[4..], [1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000, 30_000]);
     // One that acknowledges and goes away at once does not get more of them.
     for _ in 0..3 {
-        bench.say(Said::Joined);
+        bench.say(Said::Joined { max_payload: None });
         bench.acknowledge();
         bench.publish([message(0, 0)]);
         bench.turn();
@@ -374,7 +431,7 @@ fn si_01_connections_begin_ever_further_apart_and_at_least_a_second() {
         assert_eq!(bench.connects().as_millis(), 1_000);
     }
     // After one that was steady, the next comes soon.
-    bench.say(Said::Joined);
+    bench.say(Said::Joined { max_payload: None });
     bench.pass(STEADY);
     bench.say(Said::Lost("gone".to_owned()));
     assert_eq!(bench.connects().as_millis(), 100);
@@ -391,7 +448,7 @@ fn si_07_si_08_an_app_that_does_not_let_it_in_is_down_with_its_reason_and_asked_
     assert!(health.reason.unwrap().contains("no such token"));
     assert_eq!(health.since_ms, Some(EVENT_MS));
     assert_eq!(bench.connects(), REFUSED_AGAIN);
-    bench.say(Said::Joined);
+    bench.say(Said::Joined { max_payload: None });
     assert_eq!(bench.sink.health().state, State::Down, "nothing was acknowledged yet");
     assert_eq!(bench.acknowledge(), delivered(0..1));
     assert_eq!(bench.sink.health().state, State::Up);
@@ -426,10 +483,41 @@ fn while_catching_up_old_events_are_left_out_and_live_ones_are_not() {
     bench.say(Said::Lost("gone".to_owned()));
     bench.publish(messages(2..3));
     bench.connects();
-    let settled = bench.say(Said::Joined);
+    let settled = bench.say(Said::Joined { max_payload: None });
     assert_eq!(settled, [(1, Outcome::LeftOut), (2, Outcome::LeftOut)]);
     bench.calls();
     bench.publish(messages(3..4));
     bench.turn();
     assert_eq!(bench.acknowledge(), delivered(3..4), "it has caught up");
+}
+
+#[test]
+fn what_comes_after_the_app_is_back_is_live_although_nothing_else_was_read() {
+    let mut bench = Bench::new(1, Some(Duration::from_mins(1)));
+    bench.joins();
+    bench.pass(Duration::from_mins(2));
+    bench.say(Said::Lost("gone".to_owned()));
+    let mut outcomes = Vec::new();
+    // As the owner does it: reading came to its end while the app was away, and says so once.
+    bench.publish(messages(0..1));
+    bench.connects();
+    let joined = |bench: &mut Bench, outcomes: &mut Vec<_>| {
+        let said = Said::Joined { max_payload: None };
+        bench.reports.post(Report { connection: bench.connection, said });
+        bench.sink.settle(outcomes);
+    };
+    joined(&mut bench, &mut outcomes);
+    bench.publish(messages(1..2));
+    bench.sink.settle(&mut outcomes);
+    assert!(matches!(outcomes[..], [(_, Outcome::LeftOut)]), "{outcomes:?}");
+    assert_eq!(bench.acknowledge(), delivered(1..2));
+    // It did not come to its end: what is read next was there before.
+    bench.say(Said::Lost("gone".to_owned()));
+    bench.connects();
+    bench.publish(messages(2..3));
+    outcomes.clear();
+    joined(&mut bench, &mut outcomes);
+    bench.publish(messages(3..4));
+    bench.sink.settle(&mut outcomes);
+    assert!(matches!(outcomes[..], [(_, Outcome::LeftOut), (_, Outcome::LeftOut)]), "{outcomes:?}");
 }
