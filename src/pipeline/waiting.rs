@@ -37,7 +37,7 @@ impl Waiting {
         }
     }
 
-    fn of(error: &io::Error) -> Self {
+    pub(super) fn of(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
             Self::PermissionDenied
         } else {
