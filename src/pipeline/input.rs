@@ -174,7 +174,7 @@ impl Pipeline {
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
         // Where others wait for its place, what is settled goes before its time, the oldest first.
         let early = lane.is_settled() && self.rotations.waiting > 0;
-        if quiet || early || makes(Mutant::OldFileClosed) {
+        if quiet || early || lane.is_kept || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;
             info!(path = %lane.file.path().display(), early, "a file that was moved away is finished");

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     pub state: LaneState,
     /// A line that found no room.
     pub held: Option<Frame>,
+    /// It stands in the state directory: what was kept of a life whose file is gone.
+    pub is_kept: bool,
     /// It may be a copy, still being made, of another one: it is not read before that is known.
     pub suspect: bool,
     /// Its content was cut, and what came in its place is not judged yet.
@@ -136,6 +138,7 @@ impl Lane {
             file,
             state: LaneState::Live,
             held: None,
+            is_kept: false,
             suspect: false,
             cut: None,
             failing: None,

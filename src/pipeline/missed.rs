@@ -67,6 +67,11 @@ impl Pipeline {
     /// Goes on with a life whose file is not at the input path any more, wherever it is now. What can't
     /// be read any more is lost, for `reason`.
     pub(super) fn take_up(&mut self, known: &GenerationState, reason: LostReason) {
+        if let Some(file) = self.find_kept(known) {
+            info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
+            self.add_moved(file, known.ledger).is_kept = true;
+            return;
+        }
         if let Some(file) = self.look_beside(|this, siblings| this.find(known, siblings)).flatten()
         {
             let (path, offset) = (file.path().display(), known.offset);
@@ -260,7 +265,7 @@ impl Pipeline {
     }
 
     /// Adds a lane for a file that is not at the path any more, before that of the one that is.
-    fn add_moved(&mut self, file: FollowedFile, ledger: Ledger) -> &mut Lane {
+    pub(super) fn add_moved(&mut self, file: FollowedFile, ledger: Ledger) -> &mut Lane {
         let mut lane = self.new_lane(file, ledger);
         lane.state = LaneState::Superseded;
         let live = self.lanes.iter().position(|lane| lane.state == LaneState::Live);

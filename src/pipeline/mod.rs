@@ -12,6 +12,7 @@ mod lines;
 mod mailbox;
 mod missed;
 mod owner;
+mod pending;
 mod position;
 mod report;
 mod start;
@@ -305,15 +306,19 @@ impl Pipeline {
         }
         let is_done = |lane: &Lane| lane.state == lane::LaneState::Over && lane.is_settled();
         // The newest life is remembered: what follows it at the path is compared with it.
-        if self.remembered.is_none() {
-            let newest = self.lanes.pop_if(|lane| is_done(lane));
-            self.remembered = newest.map(|lane| lane.checkpoint());
+        if self.remembered.is_none()
+            && let Some(lane) = self.lanes.pop_if(|lane| is_done(lane))
+        {
+            Self::forget_kept(&self.edges.fs, &lane);
+            self.remembered = Some(lane.checkpoint());
+            self.position.moved();
         }
-        let (closed, position) = (&mut self.closed, &mut self.position);
+        let (closed, position, fs) = (&mut self.closed, &mut self.position, &self.edges.fs);
         self.lanes.retain(|lane| {
             let done = is_done(lane);
             if done {
                 *closed += lane.ledger;
+                Self::forget_kept(fs, lane);
                 position.moved();
             }
             !done

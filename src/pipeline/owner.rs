@@ -62,6 +62,7 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
         };
         if stop_by.is_some_and(|by| Instant::now() >= by) {
             let in_flight = pipeline.in_flight();
+            pipeline.keep_pending();
             if in_flight > 0 {
                 warn!(
                     in_flight,

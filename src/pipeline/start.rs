@@ -94,9 +94,12 @@ impl Pipeline {
             settings,
             edges,
         };
-        match checkpoint {
-            Some(checkpoint) => pipeline.go_on(&checkpoint),
-            None => pipeline.begin(matches!(start, Start::First)),
+        if let Some(checkpoint) = &checkpoint {
+            pipeline.go_on(checkpoint);
+        }
+        pipeline.take_kept(checkpoint.as_ref());
+        if checkpoint.is_none() {
+            pipeline.begin(matches!(start, Start::First));
         }
         pipeline.remember_rotated();
         pipeline.ledger = pipeline.settled_so_far();
@@ -134,7 +137,7 @@ impl Pipeline {
         }
         if let Some(file) = self.open_at_start() {
             self.adopt(file, live);
-        } else if self.is_beside(&live.identity) {
+        } else if self.is_beside(&live.identity) || self.find_kept(live).is_some() {
             self.take_up(live, LostReason::MovedAway);
             self.open_unseen(live.modified_ns);
         } else {

@@ -24,6 +24,8 @@ pub struct FileFacts {
     pub size: u64,
     /// Nanoseconds from 1970 to the last write.
     pub modified_ns: i64,
+    /// How many names it has.
+    pub links: u64,
 }
 
 /// The kinds of thing that can stand at the input path.
@@ -234,5 +236,6 @@ fn facts(metadata: &Metadata) -> FileFacts {
         born_ns: born.and_then(|born| i64::try_from(born.as_nanos()).ok()),
         size: metadata.size(),
         modified_ns: metadata.mtime().saturating_mul(1_000_000_000) + metadata.mtime_nsec(),
+        links: metadata.nlink(),
     }
 }

@@ -95,6 +95,12 @@ impl FollowedFile {
         self.framer = LineFramer::new(known.offset, context, max_line);
     }
 
+    /// Goes on at an offset of a life, with nothing before it to compare.
+    pub fn go_on_as(&mut self, generation: Generation, offset: u64, max_line: usize) {
+        self.generation = Some(generation);
+        self.framer = LineFramer::new(offset, b"", max_line);
+    }
+
     /// Whether `other`, opened at its start, has the content of this one as far as that was read; it
     /// is moved there then.
     ///

@@ -170,6 +170,11 @@ impl FollowedFile {
         (self.size, self.shrunk_to) = (size, None);
     }
 
+    /// Whether it has no name any more: nobody can open it again.
+    pub fn is_deleted(&self) -> bool {
+        self.file.facts().is_ok_and(|facts| facts.links == 0)
+    }
+
     /// Forgets the unfinished line, which goes on elsewhere.
     pub fn forget_unfinished(&mut self, max_line: usize) {
         self.framer = LineFramer::new(self.line_start(), b"", max_line);
@@ -355,7 +360,7 @@ impl FollowedFile {
     }
 
     /// Reads without moving; shorter than `length` at the end of the file.
-    pub(super) fn peek(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    pub fn peek(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {

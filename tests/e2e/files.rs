@@ -11,6 +11,7 @@ use crate::support::broker::Broker;
 use crate::support::consumer::Topic;
 use crate::support::daemon::{Bridge, Daemon};
 use crate::support::events::{Appender, event};
+use crate::support::wait_for;
 
 pub struct Setup {
     pub broker: &'static Broker,
@@ -262,11 +263,12 @@ fn in_12_bytes_cut_before_they_were_read_are_told_as_lost() {
 #[test]
 fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_still_delivered() {
     let broker = Broker::start();
-    for delete in [false, true] {
+    for (delete, stop) in [(false, false), (true, false), (false, true), (true, true)] {
         let topic = broker.topic(1);
-        let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+        let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+        bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "300");
         let mut input = bridge.append();
-        let daemon = bridge.start();
+        let mut daemon = bridge.start();
         input.events(0..5);
         bridge.wait_until_settled();
         broker.stop();
@@ -279,13 +281,23 @@ fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_st
             std::fs::write(bridge.input(), "").unwrap();
             daemon.wait_for_log("the input was cut");
         }
+        let kept = || std::fs::read_dir(bridge.state().join("pending")).map_or(0, Iterator::count);
+        if stop {
+            // What is not settled is nowhere but in its memory, or in a file without a name.
+            assert_eq!(daemon.stop(), 0);
+            assert_eq!(kept(), 1);
+            daemon = bridge.start();
+            daemon.wait_for_log("what was kept of a file that is gone is read");
+        }
         broker.start_again();
         let mut consumer = Topic::open(&broker.bootstrap, &topic);
-        let numbers = consumer.wait_for_events(1_000);
-        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>(), "deleted: {delete}");
+        consumer.wait_for_events(1_000);
         bridge.append().events(1_000..1_010);
-        consumer.wait_for_events(1_010);
+        let numbers = consumer.wait_for_events(1_010);
+        assert_eq!(numbers, (0..1_010).collect::<Vec<_>>(), "deleted: {delete}, stopped: {stop}");
+        wait_for("what was kept to be removed", || (kept() == 0).then_some(()));
         assert_eq!(daemon.stop(), 0);
+        assert_eq!(bridge.checkpoint()["lost"], serde_json::json!([]));
     }
 }
 

@@ -210,8 +210,11 @@ fn every_metric_is_documented(page: &str) {
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let documented: BTreeSet<_> =
         rows.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')).collect();
-    let of_socketio =
-        ["openalgo_bridge_clients", "openalgo_bridge_delivered_to_nobody_lines_total"];
+    let of_socketio = [
+        "openalgo_bridge_clients",
+        "openalgo_bridge_clients_given_up_total",
+        "openalgo_bridge_delivered_to_nobody_lines_total",
+    ];
     let served: BTreeSet<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -235,6 +235,7 @@ impl Disk {
             born_ns: self.births.then_some(node.born_ns),
             size: node.data.len() as u64,
             modified_ns: node.modified_ns,
+            links: self.names.values().filter(|named| **named == uid).count() as u64,
         }
     }
 

@@ -1,0 +1,174 @@
+//! Lines that outlive their file.
+//!
+//! What is not settled at a stop is read again by the next start, from its file. Where that was cut or
+//! deleted meanwhile, it is kept in the state directory instead: in a file of the same shape, with
+//! each line at its own offset and holes between them, so that it is read on like any other.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::Pipeline;
+use super::lane::Lane;
+use crate::checkpoint::{Checkpoint, GenerationState};
+use crate::domain::framing::{Content, Frame};
+use crate::domain::ledger::Ledger;
+use crate::domain::position::Generation;
+use crate::platform::fs::{Fs, StateFile};
+use crate::source::file::{BLOCK_BYTES, FollowedFile};
+
+/// In the state directory.
+const DIRECTORY: &str = "pending";
+
+/// How much is copied of a deleted file: a stop has not much time.
+const COPIED_MAX: u64 = 256 << 20;
+
+impl Pipeline {
+    /// Keeps what the next start could not read again. To be called when nothing is read any more.
+    pub(super) fn keep_pending(&mut self) {
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            let Some(generation) = lane.file.generation() else { continue };
+            let everything = lane.is_settled() && lane.file.position() >= lane.file.size();
+            if everything || lane.is_kept {
+                continue;
+            }
+            let unread = lane.file.position() == 0;
+            let kept = if unread || lane.file.is_intact().unwrap_or(false) {
+                if !lane.file.is_deleted() {
+                    continue;
+                }
+                self.copy(index, generation)
+            } else if lane.is_settled() {
+                continue;
+            } else {
+                self.write(index, generation)
+            };
+            match kept {
+                Ok(bytes) => {
+                    info!(%generation, bytes, "kept for the next start: it can't be read again");
+                }
+                Err(error) => {
+                    error!(%generation, %error, "cannot keep what can't be read again: it is lost");
+                }
+            }
+        }
+    }
+
+    /// The rest of a file that has no name any more.
+    fn copy(&self, index: usize, generation: Generation) -> io::Result<u64> {
+        let (lane, file) = (&self.lanes[index], self.create(generation)?);
+        let (from, mut to) = (lane.settled(), lane.settled());
+        while to < from + COPIED_MAX {
+            let block = lane.file.peek(to, BLOCK_BYTES)?;
+            if block.is_empty() {
+                break;
+            }
+            file.write_all_at(&block, to)?;
+            to += block.len() as u64;
+        }
+        self.finish_keeping(file.as_ref())?;
+        Ok(to - from)
+    }
+
+    /// The lines that are still in memory.
+    fn write(&mut self, index: usize, generation: Generation) -> io::Result<u64> {
+        let file = self.create(generation)?;
+        let key = self.lanes[index].key;
+        let mut bytes = 0;
+        for (tracked, _) in self.tracker.iter().filter(|(tracked, _)| tracked.lane == key) {
+            if let Some(line) = &tracked.line {
+                bytes += write_line(file.as_ref(), line.bytes.as_slice(), line.offset)?;
+            }
+        }
+        let lane = &mut self.lanes[index];
+        while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
+            bytes += write_frame(file.as_ref(), &frame)?;
+        }
+        self.finish_keeping(file.as_ref())?;
+        Ok(bytes)
+    }
+
+    fn create(&self, generation: Generation) -> io::Result<Box<dyn StateFile>> {
+        let fs = self.edges.fs.as_ref();
+        fs.create_directory(&self.kept_in())?;
+        let file = fs.open_state(&self.path_of(generation))?;
+        file.set_size(0)?;
+        Ok(file)
+    }
+
+    fn finish_keeping(&self, file: &dyn StateFile) -> io::Result<()> {
+        file.sync()?;
+        self.edges.fs.sync_directory(&self.kept_in())
+    }
+
+    fn kept_in(&self) -> PathBuf {
+        self.settings.state_dir.join(DIRECTORY)
+    }
+
+    fn path_of(&self, generation: Generation) -> PathBuf {
+        self.kept_in().join(generation.to_string())
+    }
+
+    /// Opens what was kept of a life, to go on at its offset.
+    pub(super) fn find_kept(&self, known: &GenerationState) -> Option<FollowedFile> {
+        self.open_kept(known.generation?, known.offset)
+    }
+
+    fn open_kept(&self, generation: Generation, offset: u64) -> Option<FollowedFile> {
+        let (path, max_line) = (self.path_of(generation), self.settings.max_line_bytes);
+        let file = FollowedFile::open(self.edges.fs.as_ref(), &path, max_line, None);
+        let mut file = file.ok().flatten()?;
+        file.go_on_as(generation, offset, max_line);
+        Some(file)
+    }
+
+    /// What was kept by an earlier run. Of what the checkpoint does not know any more, nothing is
+    /// missing; without a checkpoint, all of it may be.
+    pub(super) fn take_kept(&mut self, checkpoint: Option<&Checkpoint>) {
+        let fs = Arc::clone(&self.edges.fs);
+        for path in fs.list(&self.kept_in()).unwrap_or_default() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Ok(generation) = name.parse::<Generation>() else { continue };
+            match checkpoint {
+                None => {
+                    if let Some(file) = self.open_kept(generation, 0) {
+                        info!(%generation, "what was kept of a file that is gone is read");
+                        self.add_moved(file, Ledger::default()).is_kept = true;
+                    }
+                }
+                Some(checkpoint) => {
+                    let mut known = checkpoint.generations.iter();
+                    if !known.any(|known| known.generation == Some(generation)) {
+                        let _ = fs.remove(&path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes what was kept and is delivered.
+    pub(super) fn forget_kept(fs: &Arc<dyn Fs>, lane: &Lane) {
+        if lane.is_kept
+            && let Err(error) = fs.remove(lane.file.path())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(%error, "cannot remove what was kept and is delivered");
+        }
+    }
+}
+
+/// A line as it stood there. Its line end may have been longer, or missing: NULs are skipped.
+fn write_line(file: &dyn StateFile, line: &[u8], offset: u64) -> io::Result<u64> {
+    file.write_all_at(&[line, b"\n"].concat(), offset)?;
+    Ok(line.len() as u64 + 1)
+}
+
+fn write_frame(file: &dyn StateFile, frame: &Frame) -> io::Result<u64> {
+    match &frame.content {
+        Content::Line(line) => write_line(file, line.as_slice(), frame.span.start + frame.skipped),
+        Content::Blank | Content::Oversize(_) => Ok(0),
+    }
+}
