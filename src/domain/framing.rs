@@ -245,6 +245,19 @@ impl LineFramer {
         self.buffer.truncate(self.buffer_len);
     }
 
+    /// Takes `count` NULs as read, without having to see them. Only between lines, as
+    /// [`LineFramer::is_between_lines`] says.
+    pub fn skip_nuls(&mut self, count: u64) {
+        debug_assert!(self.is_between_lines(), "NULs within a line are content");
+        self.skipped += count;
+        self.tail = vec![0; usize::try_from(count).unwrap_or(usize::MAX).min(CONTEXT_BYTES)];
+    }
+
+    /// Whether no content of the next line was read yet.
+    pub fn is_between_lines(&self) -> bool {
+        self.ready.is_none() && self.buffer_len == 0 && self.oversize.is_none()
+    }
+
     /// Feeds bytes by copying them; [`LineFramer::next_frame`] then gives the lines.
     pub fn push(&mut self, bytes: &[u8]) {
         self.space(bytes.len()).copy_from_slice(bytes);

@@ -87,6 +87,10 @@ pub trait InputFile: Send + Sync {
     fn facts(&self) -> io::Result<FileFacts>;
     /// Reads at `offset` into `first`, and what follows into `second`, in one system call.
     fn read_at(&self, first: &mut [u8], second: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Where the hole ends that `offset` lies in; `offset` itself where there is none, or that can't be told.
+    fn end_of_hole(&self, offset: u64) -> u64 {
+        offset
+    }
 }
 
 /// An open file of the state directory.
@@ -185,6 +189,12 @@ impl InputFile for File {
     fn read_at(&self, first: &mut [u8], second: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut slices = [IoSliceMut::new(first), IoSliceMut::new(second)];
         Ok(rustix::io::retry_on_intr(|| rustix::io::preadv(self, &mut slices, offset))?)
+    }
+
+    fn end_of_hole(&self, offset: u64) -> u64 {
+        // Reads here are at offsets of their own: where the descriptor stands does not matter.
+        rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset))
+            .map_or(offset, |at| at.max(offset))
     }
 }
 

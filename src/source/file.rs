@@ -222,6 +222,9 @@ impl FollowedFile {
         if facts.size < position || left.is_some() {
             return cut(true);
         }
+        if let Some(skipped) = self.skip_hole(facts.size) {
+            return skipped;
+        }
         let wanted = usize::try_from(facts.size - position).unwrap_or(usize::MAX).min(BLOCK_BYTES);
         let overlap = self.framer.tail().len();
         self.overlap.resize(overlap, 0);
@@ -261,6 +264,22 @@ impl FollowedFile {
         }
         self.framer.filled(fresh);
         Ok(if fresh == 0 { Read::End } else { Read::Data })
+    }
+
+    /// A hole between two lines is not read: it may be larger than anything that was ever written.
+    fn skip_hole(&mut self, size: u64) -> Option<io::Result<Read>> {
+        let position = self.framer.position();
+        if !self.framer.is_between_lines() || size - position < 2 * BLOCK_BYTES as u64 {
+            return None;
+        }
+        // What is before the position must still be there, as for any read.
+        let end = self.file.end_of_hole(position).min(size);
+        let hole = end - position;
+        if hole < BLOCK_BYTES as u64 || !self.is_intact().unwrap_or(false) {
+            return None;
+        }
+        self.framer.skip_nuls(hole);
+        Some(Ok(Read::Data))
     }
 
     /// The next whole line that was read.

@@ -422,3 +422,28 @@ fn a_file_that_is_moved_back_is_the_live_one_again_and_nothing_is_repeated() {
     setup.expect(&(0..33).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
 }
+
+/// A stale writer after a truncation, or a crash of the machine, leaves holes of any size.
+#[test]
+fn in_25_in_41_holes_of_gigabytes_and_a_record_across_the_4_gib_border() {
+    const GIB: u64 = 1 << 30;
+    let setup = setup();
+    let grow = |size: u64| {
+        let file = std::fs::OpenOptions::new().write(true).open(setup.bridge.input()).unwrap();
+        file.set_len(size).unwrap();
+    };
+    setup.bridge.append().events([0]);
+    grow(3 * GIB);
+    setup.bridge.append().events([1]);
+    grow(4 * GIB - 100);
+    setup.bridge.append().events([2, 3]);
+    let daemon = setup.bridge.start();
+    setup.expect(&[0, 1, 2, 3]);
+    let peak = daemon.memory_kb("VmHWM");
+    assert!(peak <= 64 << 10, "{peak} kB");
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    let content = 4 * (event(0).len() as u64 + 1);
+    assert_eq!(ledger["delivered"], content);
+    assert_eq!(ledger["blank"], std::fs::metadata(setup.bridge.input()).unwrap().len() - content);
+    assert_eq!(daemon.stop(), 0);
+}
