@@ -62,6 +62,11 @@ impl Fingerprint {
         Self::of(&before[before.len().saturating_sub(CONTEXT_BYTES)..])
     }
 
+    /// All of these bytes.
+    pub fn of_stretch(content: &[u8]) -> Self {
+        Self::of(content)
+    }
+
     /// Whether these are exactly the bytes remembered.
     pub fn matches(&self, content: &[u8]) -> bool {
         *self == Self::of(content)

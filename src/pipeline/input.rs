@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::lane::{Lane, LaneState, PendingCut};
-use super::missed::LISTED_AGAIN;
+use super::missed::{HELD_MAX, LISTED_AGAIN};
 use super::waiting::{InputState, Waiting};
 use super::{Pipeline, Progress};
 use crate::checkpoint::{Lost, LostReason};
@@ -86,11 +86,16 @@ impl Pipeline {
         while index < self.lanes.len() {
             let newest_first = makes(Mutant::NewFileFirst);
             let lane = if newest_first { self.lanes.len() - 1 - index } else { index };
+            let key = self.lanes[index].key;
             match self.read_lane(lane, &mut budget) {
                 Progress::CaughtUp | Progress::NothingToRead => {
+                    // It is gone if it was only a copy.
+                    let Some(lane) = self.lanes.get(index).filter(|lane| lane.key == key) else {
+                        continue;
+                    };
                     // What follows a cut comes after what was cut.
-                    if self.lanes.get(index).is_some_and(|lane| lane.cut.is_some()) {
-                        return Progress::CaughtUp;
+                    if lane.cut.is_some() {
+                        return Progress::NothingToRead;
                     }
                     index += 1;
                 }
@@ -167,13 +172,15 @@ impl Pipeline {
 
     /// A file that was moved away is finished once it has been quiet for long.
     fn at_end(&mut self, index: usize) -> Progress {
+        let others_wait =
+            self.rotations.waiting > 0 || (!self.untaken.is_empty() && self.held() >= HELD_MAX);
         let lane = &mut self.lanes[index];
         if lane.state != LaneState::Superseded {
             return Progress::CaughtUp;
         }
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
         // Where others wait for its place, what is settled goes before its time, the oldest first.
-        let early = lane.is_settled() && self.rotations.waiting > 0;
+        let early = lane.is_settled() && others_wait;
         if quiet || early || lane.is_kept || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;
@@ -196,7 +203,8 @@ impl Pipeline {
         );
         let now = self.edges.clock.now();
         let lane = &mut self.lanes[index];
-        lane.cut = Some(PendingCut { cut, began: now, size: lane.file.size(), since: now });
+        let size = lane.file.size();
+        lane.cut = Some(PendingCut { cut, began: now, size, since: now });
     }
 
     /// Ends a life that was cut, once its new content can be judged. False: not yet.
@@ -221,15 +229,26 @@ impl Pipeline {
             self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
             return true;
         }
+        let last_try = now >= pending.began + CUT_SETTLES_AT_MOST;
+        let settled = now >= pending.since + CUT_SETTLES || last_try;
+        let (cut, state) = (pending.cut, lane.state);
         let found = go_on_behind_mark(&lane.file, &mut next, max_line).unwrap_or(None);
-        let settled =
-            now >= pending.since + CUT_SETTLES || now >= pending.began + CUT_SETTLES_AT_MOST;
-        if found.is_none() && !settled {
+        // What is in flight is among those lines, and would not be found behind them if the bridge died.
+        let in_flight = found.is_some() && !lane.is_settled_to_line();
+        let found = found.filter(|_| !in_flight);
+        let copy = match found {
+            Some(_) => Some(None),
+            None if settled => self.copy_of(index),
+            None => None,
+        };
+        if (copy.is_none() || in_flight) && !last_try {
             self.input.next_look = now + CUT_SETTLES;
             return false;
         }
-        let (cut, state) = (pending.cut, lane.state);
-        lane.cut = None;
+        if in_flight {
+            next = self.lanes[index].file.next_life(max_line);
+        }
+        self.lanes[index].cut = None;
         let is_last = index + 1 == self.lanes.len();
         let lane = &mut self.lanes[index];
         if let Some(offset) = found {
@@ -238,7 +257,7 @@ impl Pipeline {
             lane.state = LaneState::Over;
         } else {
             info!("it is read from its start");
-            self.finish_or_copy(index, &cut);
+            self.finish_or_copy(index, &cut, copy.flatten());
         }
         let mut next = self.new_lane(next, Ledger::default());
         next.state = state;
@@ -246,7 +265,7 @@ impl Pipeline {
         let newest = self.lanes[index].file.modified_ns();
         self.lanes.insert(index + 1, next);
         // It may have been copied and cut again before anyone looked.
-        if is_last && state == LaneState::Live {
+        if is_last {
             self.open_unseen(newest);
         }
         self.position.moved();
@@ -254,8 +273,7 @@ impl Pipeline {
     }
 
     /// What was not read of a life that was cut is in a copy, or lost.
-    fn finish_or_copy(&mut self, index: usize, cut: &Cut) {
-        let copy = self.copy_of(index);
+    fn finish_or_copy(&mut self, index: usize, cut: &Cut, copy: Option<FollowedFile>) {
         let lane = &mut self.lanes[index];
         if let Some(copy) = copy {
             info!(path = %copy.path().display(), "it was copied before: the rest is read there");
@@ -267,9 +285,11 @@ impl Pipeline {
             lane.last_data = self.edges.clock.now();
         } else {
             let generation = lane.file.generation();
+            let head = lane.file.head().map_or(0, |head| u64::from(head.length));
+            let between = lane.file.modified_ns()..=lane.file.changed_ns();
             finish(lane);
             let (from, to) = (cut.unread.start, cut.unread.end);
-            if from > 0 || !self.has_unseen_of_size(to) {
+            if from > head || !self.has_unseen_of_size(to, &between) {
                 self.lose(Lost { generation, from, to, reason: reason_of(cut) });
             }
         }
@@ -296,6 +316,7 @@ impl Pipeline {
                 }
             }
         }
+        self.take_up_again();
         match file::look(self.edges.fs.as_ref(), &self.settings.input) {
             Ok(AtPath::File(identity)) => self.on_file_at_path(&identity),
             Ok(AtPath::Missing) => self.on_nothing_at_path(Waiting::Missing),
@@ -305,27 +326,28 @@ impl Pipeline {
     }
 
     fn on_file_at_path(&mut self, identity: &Identity) {
-        let open = self.lanes.iter().rposition(|lane| {
+        let is_it = |lane: &Lane| {
             lane.state != LaneState::Over && lane.file.identity().is_same_file(identity)
-        });
-        let Some(index) = open else {
+        };
+        let Some(index) = self.lanes.iter().rposition(is_it) else {
             self.supersede("the input was replaced: it is read to its end, then the new file");
             self.open_live();
             return;
         };
         if self.lanes[index].state != LaneState::Live {
-            // Moved back: what stood at the path meanwhile is older now.
+            // Moved back: what stood at the path meanwhile, or before that, is older now.
+            if let Some(known) = self.remembered.take() {
+                self.take_up(&known, LostReason::MovedAway);
+                self.read_next_life(&known);
+            }
+            let Some(index) = self.lanes.iter().rposition(is_it) else { return };
             self.supersede("the input was replaced by a file that stood here before");
             let mut lane = self.lanes.remove(index);
-            lane.state = LaneState::Live;
+            (lane.state, lane.suspect) = (LaneState::Live, false);
             self.lanes.push(lane);
             self.position.moved();
         }
-        if (self.rotations.waiting > 0 || self.rotations.is_undecided())
-            && let Some(newest) = self.lanes.last().map(|lane| lane.file.modified_ns())
-        {
-            self.open_unseen(newest);
-        }
+        self.open_what_came();
         if self.lanes.last().is_some_and(|live| live.failing.is_none()) {
             self.set_input(InputState::Following);
         }
@@ -333,6 +355,7 @@ impl Pipeline {
 
     fn on_nothing_at_path(&mut self, why: Waiting) {
         self.supersede("the input was moved away or deleted: it is read to its end");
+        self.open_what_came();
         self.set_input(InputState::Waiting(why));
     }
 
@@ -375,10 +398,11 @@ impl Pipeline {
     }
 
     /// Follows the file at the path, which was not known so far.
-    fn follow(&mut self, mut file: FollowedFile) {
+    fn follow(&mut self, file: FollowedFile) {
         if let Some(known) = self.remembered.take() {
-            self.adopt(file, &known);
-        } else {
+            let newest = known.modified_ns;
+            self.adopt(file, &known, newest);
+        } else if let Some(mut file) = self.go_on_in_place(file) {
             if let Some(before) = self.lanes.last() {
                 self.skip_what_was_read(&mut file, before);
             }

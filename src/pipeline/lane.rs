@@ -167,6 +167,11 @@ impl Lane {
         self.held.is_none() && self.settled == self.file.position()
     }
 
+    /// Whether every whole line that was read is settled.
+    pub(super) fn is_settled_to_line(&self) -> bool {
+        self.held.is_none() && self.settled == self.file.line_start()
+    }
+
     /// What the next start must know.
     pub(super) fn checkpoint(&self) -> GenerationState {
         GenerationState {

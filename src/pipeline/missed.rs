@@ -1,36 +1,27 @@
 //! Lives of the input that are not at its path any more: found again beside it, or never seen.
 
+use std::cell::Cell;
 use std::io;
+use std::ops::RangeInclusive;
 
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::Pipeline;
 use super::input::QUIET;
 use super::lane::{Lane, LaneState};
 use crate::checkpoint::{GenerationState, Lost, LostReason};
-use crate::domain::identity::{Identity, Resume};
+use crate::domain::identity::{Fingerprint, Identity};
 use crate::domain::ledger::Ledger;
+use crate::domain::position::Generation;
 use crate::domain::rotation::{self, Packing};
-use crate::source::file::{FollowedFile, Known};
-use crate::source::siblings::{Moved, RotatedSibling, Siblings};
+use crate::source::file::FollowedFile;
+use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
 
 /// How many files are held open at most. More wait in their directory.
 pub(super) const HELD_MAX: usize = 64;
 
 /// How often the directory is listed again because files were renamed meanwhile.
 pub(super) const LISTED_AGAIN: usize = 16;
-
-/// What is known of a life, for comparing a file with it.
-pub(super) fn known_of(state: &GenerationState) -> Known<'_> {
-    Known {
-        identity: &state.identity,
-        head: state.head.as_ref(),
-        mark: &state.mark,
-        offset: state.offset,
-        generation: state.generation,
-        after: state.after,
-    }
-}
 
 /// Rotated files, as the owner knows them.
 #[derive(Default)]
@@ -39,17 +30,31 @@ pub(super) struct Rotations {
     pub(super) seen: Vec<Identity>,
     /// `seen` is whole: what is not in it is new.
     complete: bool,
-    /// Those that nobody has read and that found no place, with their sizes.
-    unopened: Vec<(Identity, u64)>,
-    /// Copies of what a lane has not begun to read: whether that is read there or here, is not decided.
+    /// When the directory was last changed, before it was listed.
+    directory_ns: Option<i64>,
+    /// When the last life that the start knew was born, nanoseconds since 1970.
+    pub(super) born_ns: Option<i64>,
+    /// Those that nobody has read, and that found no place or can't be read now.
+    unopened: Vec<Sibling>,
+    /// Those that nobody had read and that were opened.
+    pub(super) opened: Vec<Identity>,
+    /// The lives that the start knew, by their files, oldest first.
+    pub(super) known: Vec<(Identity, Option<Generation>)>,
+    /// To be looked at again: copies of what a lane has not begun to read, so that it is not decided
+    /// whether that is read there or here, and what could not be opened.
     undecided: Vec<Identity>,
+    /// Told that the directory can't be listed.
+    failing: Cell<bool>,
+    /// It could not be listed, or not all that is unseen could be opened: that was written after this.
+    unopened_since: Option<i64>,
     /// Files that need a place among the open ones.
     pub(super) waiting: usize,
 }
 
 impl Rotations {
+    /// Whether there may be files that nobody has read.
     pub(super) fn is_undecided(&self) -> bool {
-        !self.undecided.is_empty()
+        !self.undecided.is_empty() || self.unopened_since.is_some() || self.waiting > 0
     }
 }
 
@@ -59,83 +64,27 @@ enum Content {
     New(Box<FollowedFile>),
     /// What a lane has read.
     Read,
+    /// What a lane has read, and more: that goes on here.
+    More(usize, Box<FollowedFile>),
     /// What a lane is about to read.
     About,
 }
 
 impl Pipeline {
-    /// Goes on with a life whose file is not at the input path any more, wherever it is now. What can't
-    /// be read any more is lost, for `reason`.
-    pub(super) fn take_up(&mut self, known: &GenerationState, reason: LostReason) {
-        if let Some(file) = self.find_kept(known) {
-            info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
-            self.add_moved(file, known.ledger).is_kept = true;
-            return;
-        }
-        if let Some(file) = self.look_beside(|this, siblings| this.find(known, siblings)).flatten()
-        {
-            let (path, offset) = (file.path().display(), known.offset);
-            info!(%path, offset, size = file.size(), "resumed: a rotated file is read to its end");
-            self.add_moved(file, known.ledger);
-            return;
-        }
-        self.closed += known.ledger;
-        let (from, to) = (known.offset, known.size.max(known.offset));
-        if from == to {
-            info!(
-                offset = from,
-                "a file is not there any more; as far as is known it was delivered whole"
-            );
-        }
-        self.lose(Lost { generation: known.generation, from, to, reason });
-        self.position.moved();
-    }
-
-    /// By its inode, under whatever name, or by its content: a copy, or packed.
-    fn find(
-        &self,
-        known: &GenerationState,
-        siblings: &Siblings,
-    ) -> Result<Option<FollowedFile>, Moved> {
-        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
-        let remembered = known_of(known);
-        if let Some(sibling) = siblings.by_identity(&known.identity)
-            && let Ok(mut file) = sibling.open(fs, max_line)
-        {
-            let resume = file.as_mut().ok_or(Moved)?.resume(&remembered, max_line);
-            if matches!(resume, Ok(Resume::Continue)) {
-                return Ok(file);
-            }
-        }
-        let is_other = |identity: &Identity| self.is_open(identity);
-        let goes_on = |file: &mut FollowedFile| file.resume_as_copy(&remembered, max_line);
-        siblings.newest(fs, max_line, |sibling| is_other(&sibling.identity), goes_on)
-    }
-
-    /// Whether a file with this identity is beside the input.
-    pub(super) fn is_beside(&self, identity: &Identity) -> bool {
-        self.siblings().by_identity(identity).is_some()
-    }
-
-    /// The newest copy of a lane's content as far as it was read, opened to be read on.
-    pub(super) fn copy_of(&mut self, index: usize) -> Option<FollowedFile> {
-        let copy = |this: &mut Self, siblings: &Siblings| {
-            let (fs, max_line) = (this.edges.fs.as_ref(), this.settings.max_line_bytes);
-            let lane = &this.lanes[index];
-            let goes_on = |copy: &mut FollowedFile| lane.file.is_copied_in(copy, max_line);
-            siblings.newest(fs, max_line, |_| false, goes_on)
-        };
-        self.look_beside(copy).flatten()
-    }
-
     /// Opens the rotated files that nobody has read: those that came after the newest life that is known,
     /// which was last written at `newest`. False: not all of them yet.
     pub(super) fn open_unseen(&mut self, newest: i64) -> bool {
+        let newest =
+            self.rotations.unopened_since.take().map_or(newest, |before| before.min(newest));
         let waited = std::mem::take(&mut self.rotations.waiting);
+        let unopened = self.rotations.unopened.len();
         let opened = self.look_beside(|this, siblings| this.open_unseen_of(newest, siblings));
-        if opened.is_none() {
-            // The next look tries again.
-            self.rotations.waiting = 1;
+        if opened.is_none() || self.rotations.waiting > 0 {
+            // The next look tries again. What is at the path waits only for a place.
+            self.rotations.unopened_since = Some(newest);
+        }
+        if self.rotations.unopened.len() != unopened {
+            self.position.moved();
         }
         if waited == 0 && self.rotations.waiting > 0 {
             let (open, waiting) = (self.held(), self.rotations.waiting);
@@ -147,17 +96,33 @@ impl Pipeline {
         self.rotations.waiting == 0
     }
 
+    /// Opens rotated files that came while the file at the path stayed the same: what was copied and
+    /// cut may have grown again before anyone saw that it was shorter.
+    pub(super) fn open_what_came(&mut self) {
+        let directory = self.settings.input.parent();
+        let facts = directory.and_then(|it| self.edges.fs.stat(it).ok());
+        let now = facts.map(|facts| facts.modified_ns);
+        let changed = std::mem::replace(&mut self.rotations.directory_ns, now) != now;
+        // What came after a life that is remembered is found once something is at the path.
+        if self.remembered.is_none()
+            && (changed || self.rotations.is_undecided())
+            && let Some(newest) = self.lanes.last().map(|lane| lane.file.modified_ns())
+        {
+            self.open_unseen(newest);
+        }
+    }
+
     fn open_unseen_of(&mut self, newest: i64, siblings: &Siblings) -> Result<(), Moved> {
         self.miss_the_unopened(siblings);
-        self.rotations.undecided.clear();
         let rotated = &siblings.rotated;
         let unseen = self.unseen(newest, rotated)?;
+        let undecided = std::mem::take(&mut self.rotations.undecided);
         for (place, &index) in unseen.iter().enumerate() {
             let sibling = &rotated[index];
             if self.held() >= HELD_MAX {
-                let left = unseen[place..].iter().map(|index| &rotated[*index].file);
-                self.rotations.unopened = left.map(|file| (file.identity, file.size)).collect();
-                self.rotations.waiting = self.rotations.unopened.len();
+                let left = unseen[place..].iter().map(|index| rotated[*index].file.clone());
+                self.rotations.unopened.extend(left);
+                self.rotations.waiting = unseen.len() - place;
                 return Ok(());
             }
             if sibling.name.packing == Packing::Other {
@@ -169,12 +134,31 @@ impl Pipeline {
                     let (path, size) = (sibling.file.path.display(), file.size());
                     info!(%path, size, "a rotated file that was not seen before is read whole");
                     let suspect = self.may_be_copy(&file);
-                    self.add_moved(*file, Ledger::default()).suspect = suspect;
+                    self.rotations.opened.push(*file.identity());
+                    let later = &rotated[index + 1..];
+                    self.add_moved(*file, Ledger::default(), later).suspect = suspect;
+                }
+                Ok(Content::More(index, file)) => {
+                    let (path, identity) = (sibling.file.path.display(), *file.identity());
+                    info!(%path, "a file that was replaced goes on in a rotated one");
+                    self.lanes[index].file.go_on_in(*file);
+                    self.rotations.seen.push(identity);
+                    self.position.moved();
                 }
                 // At once: the life that it is a copy of may be gone when it is looked at again.
                 Ok(Content::Read) => self.rotations.seen.push(sibling.file.identity),
                 Ok(Content::About) => self.rotations.undecided.push(sibling.file.identity),
-                Err(error) => self.cannot_read(sibling, &error),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.cannot_read(sibling, &error);
+                }
+                Err(error) => {
+                    let (path, identity) = (sibling.file.path.display(), sibling.file.identity);
+                    if !undecided.iter().any(|it| it.is_same_file(&identity)) {
+                        error!(%path, %error, "a rotated file can't be read; trying on");
+                    }
+                    self.rotations.unopened.push(sibling.file.clone());
+                    self.rotations.undecided.push(identity);
+                }
             }
         }
         self.saw_all(siblings);
@@ -183,8 +167,9 @@ impl Pipeline {
 
     /// Whether there are rotated files that nobody has read, other than this one.
     pub(super) fn has_unseen_besides(&self, file: &FollowedFile) -> bool {
+        let Ok(siblings) = self.siblings() else { return false };
         self.rotations.complete
-            && self.siblings().rotated.iter().any(|it| {
+            && siblings.rotated.iter().any(|it| {
                 let identity = &it.file.identity;
                 it.name.packing == Packing::Plain
                     && !identity.is_same_file(file.identity())
@@ -197,25 +182,51 @@ impl Pipeline {
     fn unseen(&self, newest: i64, rotated: &[RotatedSibling]) -> Result<Vec<usize>, Moved> {
         let mut seen: Vec<bool> =
             rotated.iter().map(|it| self.is_seen(&it.file.identity)).collect();
-        if !seen.contains(&true) {
+        // Where it was opened from its start, what came before it may be unread too.
+        let is_opened = |it: &RotatedSibling| {
+            let identity = &it.file.identity;
+            self.rotations.opened.iter().any(|opened| opened.is_same_file(identity))
+        };
+        let is_live_known = self
+            .lanes
+            .iter()
+            .any(|lane| lane.state == LaneState::Live && self.is_known(lane.file.identity()));
+        let mut known: Vec<bool> =
+            rotated.iter().zip(&seen).map(|(it, seen)| *seen && !is_opened(it)).collect();
+        if !known.contains(&true) && !is_live_known {
             // The newest one may have been packed or copied since.
             for index in (0..rotated.len()).rev() {
                 if matches!(self.content_of(&rotated[index])?, Ok(Content::Read)) {
-                    seen[index] = true;
+                    (seen[index], known[index]) = (true, true);
                     break;
                 }
             }
         }
         let written: Vec<i64> = rotated.iter().map(|it| it.file.modified_ns).collect();
-        let mut unseen = rotation::unseen(&seen, &written, newest);
+        let mut unseen = rotation::unseen(&known, &written, newest);
+        // After the file at the path, if that is known, nothing comes.
+        unseen.retain(|index| !seen[*index] && (known.contains(&true) || !is_live_known));
+        // A copy may stand before the file that it was made of.
+        if let Some(born) = self.rotations.born_ns.filter(|_| !self.rotations.complete) {
+            unseen.extend((0..rotated.len()).filter(|index| {
+                let file = &rotated[*index].file;
+                let is_younger = file.identity.born_ns.is_some_and(|it| it > born);
+                !seen[*index] && is_younger && file.modified_ns >= newest
+            }));
+        }
         // Whatever their order: files that were not there when the daemon looked last. A packed one
         // may be an old one that was packed since.
         if self.rotations.complete {
-            let is_plain = |index: &usize| rotated[*index].name.packing == Packing::Plain;
-            unseen.extend((0..rotated.len()).filter(|index| !seen[*index] && is_plain(index)));
-            unseen.sort_unstable();
-            unseen.dedup();
+            let is_new = |index: &usize| {
+                let RotatedSibling { name, file } = &rotated[*index];
+                let mut undecided = self.rotations.undecided.iter();
+                name.packing == Packing::Plain
+                    || undecided.any(|it| it.is_same_file(&file.identity))
+            };
+            unseen.extend((0..rotated.len()).filter(|index| !seen[*index] && is_new(index)));
         }
+        unseen.sort_unstable();
+        unseen.dedup();
         Ok(unseen)
     }
 
@@ -226,28 +237,67 @@ impl Pipeline {
             Ok(file) => file.ok_or(Moved)?,
             Err(error) => return Ok(Err(error)),
         };
-        for lane in &self.lanes {
+        let mut more = None;
+        for (index, lane) in self.lanes.iter().enumerate() {
             match lane.file.is_copied_in(&mut file, max_line) {
-                Ok(false) => {}
                 Ok(true) if lane.file.position() == 0 => return Ok(Ok(Content::About)),
-                Ok(true) => return Ok(Ok(Content::Read)),
+                Ok(true) if lane.state == LaneState::Over && file.size() > lane.file.position() => {
+                    // It was not found when that life ended: the rest is read here.
+                    file.start_again(max_line);
+                    let end = lane.file.whole_lines_end();
+                    return Ok(file.move_to(end, max_line).map(|()| Content::New(Box::new(file))));
+                }
+                Ok(true) if lane.file.has_all_of(&file) => return Ok(Ok(Content::Read)),
+                Ok(true) if lane.state == LaneState::Superseded && lane.cut.is_none() => {
+                    more = Some(index);
+                }
+                Ok(_) => {}
                 Err(error) => return Ok(Err(error)),
             }
+        }
+        file.start_again(max_line);
+        if let Some(index) = more {
+            // It is put in its place again.
+            let goes_on = self.lanes[index].file.is_copied_in(&mut file, max_line);
+            return Ok(goes_on.map(|_| Content::More(index, Box::new(file))));
         }
         Ok(Ok(Content::New(Box::new(file))))
     }
 
-    /// Whether there is a rotated file of this size that nobody has read: what was cut before it was
-    /// read at all can't be compared any more.
-    pub(super) fn has_unseen_of_size(&self, size: u64) -> bool {
-        let siblings = self.siblings();
-        let mut unseen = siblings.rotated.iter().filter(|it| !self.is_seen(&it.file.identity));
-        unseen.any(|it| it.file.size == size)
+    /// Whether there is a rotated file of this size that nobody had read, written in this time: what was
+    /// cut before it was read can't be compared any more.
+    pub(super) fn has_unseen_of_size(&self, size: u64, written: &RangeInclusive<i64>) -> bool {
+        let Ok(siblings) = self.siblings() else { return false };
+        let opened = &self.rotations.opened;
+        siblings.rotated.iter().any(|RotatedSibling { file, .. }| {
+            let identity = &file.identity;
+            // Or one that was opened just for that.
+            let is_unseen = opened.iter().any(|it| it.is_same_file(identity))
+                || (!self.is_seen(identity) && !self.is_known(identity));
+            is_unseen && file.size == size && written.contains(&file.modified_ns)
+        })
+    }
+
+    /// What the next start must know of files that nobody has read.
+    pub(super) fn unopened(&self) -> impl Iterator<Item = GenerationState> {
+        let unopened = self.rotations.unopened.iter();
+        unopened.filter(|file| !self.is_open(&file.identity)).map(|file| GenerationState {
+            generation: None,
+            path: file.path.clone(),
+            identity: file.identity,
+            after: None,
+            head: None,
+            mark: Fingerprint::of_mark(b""),
+            offset: 0,
+            size: file.size,
+            modified_ns: file.modified_ns,
+            ledger: Ledger::default(),
+        })
     }
 
     /// Files that were seen and found no place are lost if they are gone by now.
     fn miss_the_unopened(&mut self, siblings: &Siblings) {
-        for (identity, size) in std::mem::take(&mut self.rotations.unopened) {
+        for Sibling { identity, size, .. } in std::mem::take(&mut self.rotations.unopened) {
             if siblings.by_identity(&identity).is_none() && !self.is_open(&identity) {
                 let reason = LostReason::MovedAway;
                 self.lose(Lost { generation: None, from: 0, to: size, reason });
@@ -264,12 +314,24 @@ impl Pipeline {
         self.position.moved();
     }
 
-    /// Adds a lane for a file that is not at the path any more, before that of the one that is.
-    pub(super) fn add_moved(&mut self, file: FollowedFile, ledger: Ledger) -> &mut Lane {
+    /// Adds a lane for a file that is not at the path any more, before that of the one that is and of
+    /// those that are known to be `later` ones.
+    pub(super) fn add_moved(
+        &mut self,
+        file: FollowedFile,
+        ledger: Ledger,
+        later: &[RotatedSibling],
+    ) -> &mut Lane {
         let mut lane = self.new_lane(file, ledger);
         lane.state = LaneState::Superseded;
-        let live = self.lanes.iter().position(|lane| lane.state == LaneState::Live);
-        let index = live.unwrap_or(self.lanes.len());
+        let opened = &self.rotations.opened;
+        let is_later = |lane: &Lane| {
+            let identity = lane.file.identity();
+            lane.state == LaneState::Live
+                || (opened.iter().any(|it| it.is_same_file(identity))
+                    && later.iter().any(|it| it.file.identity.is_same_file(identity)))
+        };
+        let index = self.lanes.iter().position(is_later).unwrap_or(self.lanes.len());
         self.lanes.insert(index, lane);
         self.position.moved();
         &mut self.lanes[index]
@@ -286,8 +348,13 @@ impl Pipeline {
         let mut suspect = self.lanes.remove(index);
         let max_line = self.settings.max_line_bytes;
         let others = || self.lanes.iter().filter(|lane| !lane.suspect);
-        let is_copy = others()
-            .any(|lane| lane.file.is_copied_in(&mut suspect.file, max_line).unwrap_or(false));
+        let is_copy = others().any(|lane| {
+            lane.file.is_copied_in(&mut suspect.file, max_line).unwrap_or(false)
+                && lane.file.has_all_of(&suspect.file)
+        });
+        if !is_copy {
+            suspect.file.start_again(max_line);
+        }
         let quiet = self.edges.clock.now().saturating_duration_since(suspect.last_data) >= QUIET;
         let in_doubt =
             others().any(|lane| suspect.file.is_beginning_of(&lane.file).unwrap_or(false));
@@ -306,8 +373,12 @@ impl Pipeline {
 
     /// Remembers which rotated files were there before the daemon.
     pub(super) fn remember_rotated(&mut self) {
-        if !self.rotations.complete && self.rotations.waiting == 0 {
-            let siblings = self.siblings();
+        // What came after a life that is not found yet can't be told before something is at the path.
+        let is_known = self.remembered.is_none() && !self.rotations.is_undecided();
+        if !self.rotations.complete
+            && is_known
+            && let Ok(siblings) = self.siblings()
+        {
             self.saw_all(&siblings);
         }
     }
@@ -327,11 +398,13 @@ impl Pipeline {
         self.rotations.seen.push(*file.identity());
     }
 
-    fn is_seen(&self, identity: &Identity) -> bool {
-        self.rotations.seen.iter().any(|seen| seen.is_same_file(identity))
+    pub(super) fn is_seen(&self, identity: &Identity) -> bool {
+        let mut untaken = self.untaken.iter().map(|(known, _)| &known.identity);
+        untaken.any(|known| known.is_same_file(identity))
+            || self.rotations.seen.iter().any(|seen| seen.is_same_file(identity))
     }
 
-    fn is_open(&self, identity: &Identity) -> bool {
+    pub(super) fn is_open(&self, identity: &Identity) -> bool {
         self.lanes.iter().any(|lane| lane.file.identity().is_same_file(identity))
     }
 
@@ -341,49 +414,31 @@ impl Pipeline {
     }
 
     /// Does what `with` does beside the input, again if files are renamed meanwhile. None: they
-    /// were, each time.
-    fn look_beside<T>(
+    /// were, each time, or one can't look there now.
+    pub(super) fn look_beside<T>(
         &mut self,
         mut with: impl FnMut(&mut Self, &Siblings) -> Result<T, Moved>,
     ) -> Option<T> {
         (0..LISTED_AGAIN).find_map(|_| {
-            let siblings = self.siblings();
+            let siblings = self.siblings().ok()?;
             with(self, &siblings).ok()
         })
     }
 
-    /// What is beside the input now. Nothing, told, if it can't be looked at.
-    fn siblings(&self) -> Siblings {
+    /// What is beside the input now. That it can't be looked at is told.
+    pub(super) fn siblings(&self) -> io::Result<Siblings> {
         match Siblings::of(self.edges.fs.as_ref(), &self.settings.input) {
-            Ok(siblings) => siblings,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Siblings::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Siblings::default()),
             Err(error) => {
-                error!(%error, "cannot look for rotated files: unread ones may be missed");
-                Siblings::default()
+                if !self.rotations.failing.replace(true) {
+                    error!(%error, "cannot look for rotated files; trying on");
+                }
+                Err(error)
             }
-        }
-    }
-
-    /// A file at the path that has the content of the life before it, as an editor or a restored
-    /// backup leaves it, goes on where that was; one that begins with its last lines goes on behind
-    /// them. Else it is read from its start.
-    pub(super) fn skip_what_was_read(&self, file: &mut FollowedFile, before: &Lane) {
-        let max_line = self.settings.max_line_bytes;
-        let done = before.file.is_copied_in(file, max_line).and_then(|copied| {
-            if copied {
-                let offset = file.position();
-                info!(offset, "the new file is a copy of the one before: it goes on");
-            } else if let Some(mark) = before.file.line_mark()
-                && let Some(end) = file.find_mark(&mark)?
-            {
-                info!(offset = end, "the new file begins with the last lines of the one before");
-                file.move_to(end, max_line)?;
+            listed => {
+                self.rotations.failing.set(false);
+                listed
             }
-            Ok(())
-        });
-        if let Err(error) = done {
-            // It shows again when it is read.
-            debug!(%error, "cannot compare the new file with the one before");
         }
     }
 }

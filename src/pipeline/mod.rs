@@ -11,6 +11,7 @@ mod lane;
 mod lines;
 mod mailbox;
 mod missed;
+mod moved;
 mod owner;
 mod pending;
 mod position;
@@ -35,7 +36,7 @@ use self::missed::Rotations;
 use self::position::PositionKeeper;
 use self::report::Reporter;
 use crate::checkpoint::writer::StateEvent;
-use crate::checkpoint::{Committer, GenerationState, Lost};
+use crate::checkpoint::{Committer, GenerationState, Lost, LostReason};
 use crate::domain::acks::{AckTracker, Limits, RecordId};
 use crate::domain::delivery::Outcome;
 use crate::domain::envelope::EventTypes;
@@ -123,6 +124,8 @@ pub struct Pipeline {
     /// What is known of the input while nothing was there yet to compare it with.
     remembered: Option<GenerationState>,
     rotations: Rotations,
+    /// Lives whose files could not be looked for yet, and why what is missing of them is.
+    untaken: Vec<(GenerationState, LostReason)>,
     next_lane: u64,
     tracker: AckTracker<Tracked>,
     /// Where all bytes went so far.

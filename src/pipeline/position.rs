@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::lane::Lane;
+use super::lane::{Lane, LaneState};
 use super::{Pipeline, Settings, StartAt};
 use crate::checkpoint::{Checkpoint, GenerationState, ModeSwitch};
 use crate::domain::identity::Fingerprint;
@@ -206,8 +206,16 @@ impl Pipeline {
     }
 
     fn generations(&self) -> Vec<GenerationState> {
+        let untaken = self.untaken.iter().map(|(known, _)| known.clone());
+        let waiting = untaken.chain(self.unopened());
         let lanes = self.lanes.iter().map(|lane| self.mutated(lane, lane.checkpoint()));
-        lanes.chain(self.remembered.iter().cloned()).collect()
+        let mut known: Vec<_> = lanes.collect();
+        // What stands at the path is the newest.
+        let live = self.lanes.iter().position(|lane| lane.state == LaneState::Live);
+        let end = live.unwrap_or(known.len());
+        known.splice(end..end, waiting.collect::<Vec<_>>());
+        known.extend(self.remembered.iter().cloned());
+        known
     }
 
     /// What a lane's state would be, were the position kept wrongly.

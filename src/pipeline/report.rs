@@ -72,7 +72,9 @@ impl Pipeline {
             return;
         }
         // What can't be read can't be said to be settled.
-        let readable = !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
+        let readable = self.rotations.waiting == 0
+            && self.untaken.is_empty()
+            && !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
         let (next, first) = (self.tracker.next(), self.tracker.first());
         self.reporter.asked.retain_mut(|asked| {
             if asked.until.is_none() && progress == Progress::CaughtUp && readable {

@@ -8,17 +8,18 @@ use tracing::{error, info};
 
 use super::input::InputWatch;
 use super::lane::Lane;
-use super::missed::{Rotations, known_of};
+use super::missed::Rotations;
+use super::moved::known_of;
 use super::position::PositionKeeper;
 use super::report::Reporter;
 use super::waiting::InputState;
 use super::{Edges, Pipeline, Settings};
-use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
+use crate::checkpoint::{Checkpoint, GenerationState, LostReason};
 use crate::domain::acks::AckTracker;
 use crate::domain::identity::{Fingerprint, Resume};
 use crate::domain::ledger::Ledger;
 use crate::platform::fs::Fs;
-use crate::source::file::{FollowedFile, Known};
+use crate::source::file::{AtPath, FollowedFile, Known, look};
 use crate::telemetry::snapshot::{Counted, Reasons};
 
 /// Where the first start begins to read a file that already has content.
@@ -68,6 +69,7 @@ impl Pipeline {
             lanes: Vec::new(),
             remembered: None,
             rotations: Rotations::default(),
+            untaken: Vec::new(),
             next_lane: 0,
             tracker: AckTracker::new(settings.in_flight),
             ledger: Ledger::default(),
@@ -126,20 +128,40 @@ impl Pipeline {
 
     /// Compares what the checkpoint knows with what is there.
     fn go_on(&mut self, checkpoint: &Checkpoint) {
-        let Some((live, older)) = checkpoint.generations.split_last() else {
+        let mut generations = checkpoint.generations.clone();
+        // One that stood at the path before may stand there again.
+        if let Ok(AtPath::File(identity)) = look(self.edges.fs.as_ref(), &self.settings.input)
+            && let Some(index) =
+                generations.iter().rposition(|life| life.identity.is_same_file(&identity))
+        {
+            let live = generations.remove(index);
+            generations.push(live);
+        }
+        let Some((live, older)) = generations.split_last() else {
+            // What came to the path since then and went is beside it.
+            self.open_unseen(checkpoint.committed_at_ms.saturating_mul(1_000_000));
             if let Some(file) = self.open_at_start() {
                 self.add_lane(file, Ledger::default());
             }
             return;
         };
+        self.rotations.born_ns = live.identity.born_ns;
+        let lives = generations.iter();
+        self.rotations.known = lives.map(|life| (life.identity, life.generation)).collect();
+        // What is not found may be in a copy that was made after it was last seen.
+        let mut newest = live.modified_ns;
         for known in older {
-            self.take_up(known, LostReason::MovedAway);
+            if !self.take_up(known, LostReason::MovedAway) {
+                newest = newest.min(known.modified_ns);
+            }
+            self.read_next_life(known);
         }
         if let Some(file) = self.open_at_start() {
-            self.adopt(file, live);
+            self.adopt(file, live, newest);
         } else if self.is_beside(&live.identity) || self.find_kept(live).is_some() {
             self.take_up(live, LostReason::MovedAway);
-            self.open_unseen(live.modified_ns);
+            self.read_next_life(live);
+            self.open_unseen(newest);
         } else {
             // Perhaps its file system is not mounted yet, or it may not be read for now: what is
             // known of it is kept until something is there to compare it with.
@@ -148,7 +170,7 @@ impl Pipeline {
     }
 
     /// Goes on with a file that is there, where what is known of the input says so.
-    pub(super) fn adopt(&mut self, mut file: FollowedFile, live: &GenerationState) {
+    pub(super) fn adopt(&mut self, mut file: FollowedFile, live: &GenerationState, newest: i64) {
         let max_line = self.settings.max_line_bytes;
         let resume = match self.compare(&mut file, live) {
             Ok(resume) => resume,
@@ -163,7 +185,7 @@ impl Pipeline {
             Found::Same => {
                 let (offset, size) = (live.offset, file.size());
                 info!(offset, size, "resumed: the input goes on from here");
-                self.resume_lane(file, live);
+                self.resume_lane(file, live, newest);
                 return;
             }
             Found::Its(end) => {
@@ -180,7 +202,8 @@ impl Pipeline {
         // It may be rotated at any moment, and is not to be read twice.
         self.saw(&file);
         self.take_up(live, lost);
-        if self.open_unseen(live.modified_ns) {
+        self.read_next_life(live);
+        if self.open_unseen(newest) {
             info!("another content is at the input path: it is read from its start");
             self.add_lane(file, Ledger::default());
         }
@@ -191,31 +214,38 @@ impl Pipeline {
         let (known, max_line) = (known_of(live), self.settings.max_line_bytes);
         let reason = match file.resume(&known, max_line)? {
             Resume::Continue => return Ok(Found::Same),
+            Resume::Replaced if self.is_beside(&live.identity) => {
+                return Ok(Found::Another(LostReason::MovedAway));
+            }
             // A copy that an editor or a backup put there.
             Resume::Replaced if file.resume_as_copy(&known, max_line)? => return Ok(Found::Same),
             Resume::Replaced => LostReason::MovedAway,
             Resume::Truncated => LostReason::TruncatedUnread,
             Resume::Rewritten => LostReason::Rewritten,
         };
-        Ok(file.find_mark(&live.mark)?.map_or(Found::Another(reason), Found::Its))
+        let found = if known.is_weak() { None } else { file.find_mark(&live.mark)? };
+        Ok(found.map_or(Found::Another(reason), Found::Its))
     }
 
-    fn resume_lane(&mut self, file: FollowedFile, known: &GenerationState) {
+    fn resume_lane(&mut self, file: FollowedFile, known: &GenerationState, newest: i64) {
         let nothing_new = self.position.is_committed() && file.size() >= known.size;
-        let (generation, from, to) = (known.generation, file.size(), known.size);
+        let size = file.size();
         self.add_lane(file, known.ledger);
-        if from < to {
-            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
-        }
+        self.lose_cut_off(known, size);
         if nothing_new {
             // Nothing is new: a start that finds what it left writes nothing.
             self.position.unchanged(known.size);
+        }
+        // Of a file of which little was read nobody can tell whether it was copied and cut meanwhile.
+        if known_of(known).is_weak() || newest < known.modified_ns {
+            self.open_unseen(newest);
         }
     }
 
     /// The ledger of everything behind the watermark.
     pub(super) fn settled_so_far(&self) -> Ledger {
-        let remembered = self.remembered.iter().map(|known| known.ledger);
+        let untaken = self.untaken.iter().map(|(known, _)| known);
+        let remembered = self.remembered.iter().chain(untaken).map(|known| known.ledger);
         let ledgers = self.lanes.iter().map(|lane| lane.ledger).chain(remembered);
         ledgers.fold(self.closed, |mut sum, ledger| {
             sum += ledger;
@@ -252,6 +282,7 @@ pub fn state_at(
             head: known.head.as_ref(),
             mark: &Fingerprint::of_mark(b""),
             offset: 0,
+            size: 0,
             generation: known.generation,
             after: known.after,
         };

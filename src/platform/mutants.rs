@@ -39,28 +39,6 @@ pub enum Mutant {
     SecondLifeUnnamed,
 }
 
-impl Mutant {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::CheckpointAhead,
-        Self::AckOfAnotherLife,
-        Self::MarkUnchecked,
-        Self::InodeAlone,
-        Self::TailCommitted,
-        Self::TailForgotten,
-        Self::FailureDropped,
-        Self::RejectUnwritten,
-        Self::SavedUnsynced,
-        Self::NameUnsynced,
-        Self::CommitGivenUp,
-        Self::NewFileFirst,
-        Self::OldFileClosed,
-        Self::LossUntold,
-        Self::NoLimit,
-        Self::SecondLifeUnnamed,
-    ];
-}
-
 #[cfg(debug_assertions)]
 thread_local! {
     static MADE: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
@@ -80,7 +58,7 @@ pub fn makes(mutant: Mutant) -> bool {
 
 /// No.
 #[cfg(not(debug_assertions))]
-#[inline(always)]
+#[inline]
 pub const fn makes(_: Mutant) -> bool {
     false
 }

@@ -26,10 +26,20 @@ pub struct Known<'a> {
     pub mark: &'a Fingerprint,
     /// Where to go on.
     pub offset: u64,
+    /// How large it was.
+    pub size: u64,
     /// Its life.
     pub generation: Option<Generation>,
     /// The life before.
     pub after: Option<Generation>,
+}
+
+impl Known<'_> {
+    /// Whether too little was read to tell its content from that of others: files may all begin with
+    /// the same line.
+    pub fn is_weak(&self) -> bool {
+        self.head.is_none_or(|head| self.offset <= u64::from(head.length))
+    }
 }
 
 impl FollowedFile {
@@ -41,6 +51,8 @@ impl FollowedFile {
             None => true,
         };
         let context = self.before(known)?;
+        // Of a packed file, so much is known to be there by now.
+        self.refresh_size()?;
         let resume = identity::plan_resume(Comparison {
             same_file: self.identity.is_same_file(known.identity),
             size: self.size,
@@ -48,6 +60,9 @@ impl FollowedFile {
             same_head: head,
             same_mark: known.mark.matches(&context) || makes(Mutant::MarkUnchecked),
         });
+        // Where little was read, only its size tells that it was cut and holds other content.
+        let is_cut = known.is_weak() && self.size < known.size;
+        let resume = if resume == Resume::Continue && is_cut { Resume::Truncated } else { resume };
         let same_inode = makes(Mutant::InodeAlone) && self.identity.ino == known.identity.ino;
         let resume = if same_inode { Resume::Continue } else { resume };
         match resume {
@@ -66,6 +81,14 @@ impl FollowedFile {
     /// # Errors
     /// The system's; `InvalidData` for what can't be unpacked.
     pub fn resume_as_copy(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<bool> {
+        Ok(!known.is_weak() && self.resume_if_alike(known, max_line)?)
+    }
+
+    /// The same, where little is known: then a file that was never the same may pass.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` for what can't be unpacked.
+    pub fn resume_if_alike(&mut self, known: &Known<'_>, max_line: usize) -> io::Result<bool> {
         let Some(head) = known.head else { return Ok(false) };
         if !self.has_head(head)? {
             return Ok(false);
@@ -93,6 +116,7 @@ impl FollowedFile {
         self.after = known.after;
         self.head = known.head.copied();
         self.framer = LineFramer::new(known.offset, context, max_line);
+        self.recent = context.to_vec();
     }
 
     /// Goes on at an offset of a life, with nothing before it to compare.
@@ -111,16 +135,28 @@ impl FollowedFile {
         if position == 0 {
             return self.is_whole_in(other);
         }
+        // The beginning of a line is that of many.
+        if self.head.is_none_or(|head| self.whole_lines_end() <= u64::from(head.length)) {
+            return Ok(false);
+        }
         let mark = Fingerprint::of_mark(self.framer.tail());
         let known = Known {
             identity: &self.identity,
             head: self.head.as_ref(),
             mark: &mark,
             offset: position,
+            size: self.size,
             generation: self.generation,
             after: self.after,
         };
         other.resume_as_copy(&known, max_line)
+    }
+
+    /// Whether nothing of `copy`, which begins with what was read of this one, is missing here, or may be
+    /// found to be missing: then reading goes on in the copy.
+    pub fn has_all_of(&self, copy: &Self) -> bool {
+        let size = self.file.facts().map_or(0, |facts| facts.size);
+        copy.size <= self.size.max(size) || self.has_shrunk() || !self.is_intact().unwrap_or(false)
     }
 
     /// Whether all there is in this file so far is what `other` begins with: it may be a copy of that
@@ -149,8 +185,8 @@ impl FollowedFile {
             && other.peek(size, 1)?.is_empty())
     }
 
-    /// The offset behind the only line that ends with the bytes of `mark`. None: there is no such
-    /// line, or more than one.
+    /// The offset behind the only line that ends with the bytes of `mark`, which have to be all of the
+    /// line. None: there is no such line, or more than one.
     ///
     /// # Errors
     /// The system's.
@@ -169,14 +205,19 @@ impl FollowedFile {
             let searched = bytes.len();
             bytes.extend_from_slice(&block);
             for end in memchr::memchr_iter(b'\n', &block).map(|at| searched + at + 1) {
-                if end >= length && mark.matches(&bytes[end - length..end]) {
+                let Some(start) = end.checked_sub(length) else { continue };
+                let marked = &bytes[start..end];
+                let is_whole = if start > 0 { bytes[start - 1] == b'\n' } else { from == 0 };
+                if (is_whole || memchr::memchr(b'\n', marked).is_some_and(|at| at + 1 < length))
+                    && mark.matches(marked)
+                {
                     if found.is_some() {
                         return Ok(None);
                     }
                     found = Some(from + end as u64);
                 }
             }
-            let done = bytes.len().saturating_sub(length);
+            let done = bytes.len().saturating_sub(length + 1);
             bytes.drain(..done);
             from += done as u64;
         }

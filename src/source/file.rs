@@ -15,6 +15,9 @@ use crate::platform::mutants::{Mutant, makes};
 /// How much is read at once.
 pub const BLOCK_BYTES: usize = 256 << 10;
 
+/// How much of what was read is kept to know its last line by.
+const RECENT_BYTES: usize = 4096;
+
 /// An open input file and how far it was read.
 pub struct FollowedFile {
     pub(super) file: Arc<dyn InputFile>,
@@ -30,7 +33,13 @@ pub struct FollowedFile {
     /// The smallest size that was seen below that, not told yet.
     shrunk_to: Option<u64>,
     modified_ns: i64,
+    /// Where its last whole line ended, once it is finished.
+    whole: Option<u64>,
+    /// When what was there before it shrank was last written, not told yet.
+    written_ns: Option<i64>,
     overlap: Vec<u8>,
+    /// The last bytes that were read, at most [`RECENT_BYTES`].
+    pub(super) recent: Vec<u8>,
 }
 
 /// What stands at the input path.
@@ -146,15 +155,22 @@ impl FollowedFile {
             size: 0,
             shrunk_to: None,
             modified_ns: 0,
+            whole: None,
+            written_ns: None,
             overlap: Vec::new(),
+            recent: Vec::new(),
         }
     }
 
-    /// The bytes before the unfinished line, to find its place again; none if they are not known.
+    /// The bytes before the unfinished line, to find its place again: a whole line at least, since events
+    /// may well end alike. None if they are not known.
     pub fn line_mark(&self) -> Option<Fingerprint> {
-        let (tail, unfinished) = (self.framer.tail(), self.framer.position() - self.line_start());
-        let before = tail.len().checked_sub(usize::try_from(unfinished).ok()?)?;
-        (before > 0).then(|| Fingerprint::of_mark(&tail[..before]))
+        let unfinished = usize::try_from(self.framer.position() - self.line_start()).ok()?;
+        let before = &self.recent[..self.recent.len().checked_sub(unfinished)?];
+        let line = memchr::memrchr(b'\n', before.split_last()?.1).map_or(0, |end| end + 1);
+        let is_whole = line > 0 || before.len() as u64 == self.line_start();
+        let from = line.min(before.len().saturating_sub(CONTEXT_BYTES));
+        is_whole.then(|| Fingerprint::of_stretch(&before[from..]))
     }
 
     /// Whether what was read is still there, though what followed it may not be. Where nothing was read,
@@ -165,9 +181,19 @@ impl FollowedFile {
         Ok(!tail.is_empty() && self.peek(from, tail.len())? == tail)
     }
 
+    /// Whether it was seen to be shorter than before, and that is not told yet.
+    pub(super) fn has_shrunk(&self) -> bool {
+        self.shrunk_to.is_some()
+    }
+
+    /// When it was last written, whatever that did.
+    pub fn changed_ns(&self) -> i64 {
+        self.modified_ns
+    }
+
     /// Goes on with fewer bytes than there were.
     pub fn accept_size(&mut self, size: u64) {
-        (self.size, self.shrunk_to) = (size, None);
+        (self.size, self.shrunk_to, self.written_ns) = (size, None, None);
     }
 
     /// Whether it has no name any more: nobody can open it again.
@@ -180,6 +206,14 @@ impl FollowedFile {
         self.framer = LineFramer::new(self.line_start(), b"", max_line);
     }
 
+    /// Reads from the start what was put elsewhere.
+    pub fn start_again(&mut self, max_line: usize) {
+        let size = self.size;
+        let file = Arc::clone(&self.file);
+        let fresh = Self::new(file, &self.path, self.identity, max_line);
+        *self = Self { size, modified_ns: self.modified_ns, ..fresh };
+    }
+
     /// Goes on reading this life, at the same place, in a copy of it.
     pub fn go_on_in(&mut self, copy: Self) {
         self.file = copy.file;
@@ -187,6 +221,7 @@ impl FollowedFile {
         self.identity = copy.identity;
         self.size = copy.size;
         self.shrunk_to = None;
+        self.written_ns = None;
         self.modified_ns = copy.modified_ns;
     }
 
@@ -206,6 +241,7 @@ impl FollowedFile {
         self.head_bytes = self.peek(0, HEAD_BYTES)?;
         self.learn_head();
         self.framer = LineFramer::new(end, &context, max_line);
+        self.recent = context;
         Ok(())
     }
 
@@ -262,6 +298,9 @@ impl FollowedFile {
             self.head_bytes.extend_from_slice(&bytes[..missing]);
             self.learn_head();
         }
+        let bytes = self.framer.fresh(fresh);
+        self.recent.extend_from_slice(&bytes[fresh.saturating_sub(RECENT_BYTES)..]);
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT_BYTES));
         self.framer.filled(fresh);
         Ok(if fresh == 0 { Read::End } else { Read::Data })
     }
@@ -289,6 +328,7 @@ impl FollowedFile {
 
     /// The unfinished line, when this life is over.
     pub fn finish(&mut self) -> Option<Frame> {
+        self.whole = Some(self.line_start());
         let frame = self.framer.finish().filter(|_| !makes(Mutant::TailForgotten))?;
         if self.generation.is_none() {
             // The file ended before its first line did: what there is names it.
@@ -313,6 +353,11 @@ impl FollowedFile {
         self.framer.line_start()
     }
 
+    /// Where the last whole line ended.
+    pub fn whole_lines_end(&self) -> u64 {
+        self.whole.unwrap_or_else(|| self.line_start())
+    }
+
     /// The bytes before the position, to mark it.
     pub fn tail(&self) -> &[u8] {
         self.framer.tail()
@@ -332,17 +377,18 @@ impl FollowedFile {
 
     /// Takes note of a size. A smaller one is for `read` to tell, which knows what was there.
     fn see(&mut self, facts: FileFacts) {
-        self.modified_ns = facts.modified_ns;
+        let before = std::mem::replace(&mut self.modified_ns, facts.modified_ns);
         if facts.size < self.size {
+            self.written_ns.get_or_insert(before);
             let least = self.shrunk_to.map_or(facts.size, |least| least.min(facts.size));
             self.shrunk_to = Some(least);
         }
         self.size = self.size.max(facts.size);
     }
 
-    /// When it was last written, as far as seen: nanoseconds since 1970.
+    /// When what was read of it, or seen, was last written: nanoseconds since 1970.
     pub fn modified_ns(&self) -> i64 {
-        self.modified_ns
+        self.written_ns.unwrap_or(self.modified_ns)
     }
 
     /// Where it was opened.
@@ -481,6 +527,7 @@ mod tests {
             head: file.head(),
             mark: &mark,
             offset: file.position(),
+            size: file.size(),
             generation: file.generation(),
             after: file.after(),
         };

@@ -68,8 +68,12 @@ impl Siblings {
             if name == input {
                 continue;
             }
-            // What goes away meanwhile was listed under another name, or is gone.
-            let Ok(facts) = fs.stat(&path) else { continue };
+            let facts = match fs.stat(&path) {
+                Ok(facts) => facts,
+                // What goes away meanwhile was listed under another name, or is gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             if facts.kind != FileKind::Regular {
                 continue;
             }
@@ -104,17 +108,41 @@ impl Siblings {
         is_other: impl Fn(&Sibling) -> bool,
         goes_on: impl Fn(&mut FollowedFile) -> io::Result<bool>,
     ) -> Result<Option<FollowedFile>, Moved> {
-        for RotatedSibling { name, file } in self.rotated.iter().rev() {
+        self.accepted(fs, max_line, is_other, goes_on).next().transpose()
+    }
+
+    /// The same, if there is only one.
+    ///
+    /// # Errors
+    /// They were moved meanwhile.
+    pub fn only(
+        &self,
+        fs: &dyn Fs,
+        max_line: usize,
+        is_other: impl Fn(&Sibling) -> bool,
+        goes_on: impl Fn(&mut FollowedFile) -> io::Result<bool>,
+    ) -> Result<Option<FollowedFile>, Moved> {
+        let mut accepted = self.accepted(fs, max_line, is_other, goes_on);
+        let first = accepted.next().transpose()?;
+        Ok(first.filter(|_| accepted.next().is_none()))
+    }
+
+    fn accepted(
+        &self,
+        fs: &dyn Fs,
+        max_line: usize,
+        is_other: impl Fn(&Sibling) -> bool,
+        goes_on: impl Fn(&mut FollowedFile) -> io::Result<bool>,
+    ) -> impl Iterator<Item = Result<FollowedFile, Moved>> {
+        let rotated = self.rotated.iter().rev();
+        rotated.filter_map(move |RotatedSibling { name, file }| {
             if name.packing == Packing::Other || is_other(file) {
-                continue;
+                return None;
             }
             // One that can't be read is told of where it is missed.
-            let Ok(mut file) = file.open(fs, max_line) else { continue };
-            if goes_on(file.as_mut().ok_or(Moved)?).unwrap_or(false) {
-                return Ok(file);
-            }
-        }
-        Ok(None)
+            let Some(mut file) = file.open(fs, max_line).ok()? else { return Some(Err(Moved)) };
+            goes_on(&mut file).unwrap_or(false).then_some(Ok(file))
+        })
     }
 
     /// While a file is being packed, there are both; the whole one is the one to read.
@@ -167,6 +195,7 @@ mod tests {
             head: head.as_ref(),
             mark: &mark,
             offset: 8,
+            size: 14,
             generation: original.generation(),
             after: None,
         };

@@ -75,6 +75,8 @@ pub(crate) struct Disk {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
+    /// The time of the input's directory only has to differ.
+    changes_in_directory: i64,
     /// Changes in the state directory since it was last synced.
     changes: Vec<NameChange>,
     free: BTreeSet<u64>,
@@ -169,6 +171,13 @@ impl Disk {
     fn set_name(&mut self, path: &Path, node: Option<u64>) {
         if is_state(path) {
             self.changes.push(NameChange { path: path.to_owned(), node });
+        }
+        self.changes_in_directory += 1;
+        let changes = self.changes_in_directory;
+        if path.parent() == Some(Path::new(INPUT_DIRECTORY))
+            && let Some(directory) = self.at(Path::new(INPUT_DIRECTORY))
+        {
+            self.node_mut(directory).modified_ns = changes;
         }
         let before = match node {
             Some(node) => self.names.insert(path.to_owned(), node),

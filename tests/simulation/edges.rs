@@ -13,7 +13,7 @@ use openalgo_bridge::platform::clock::Clock;
 use openalgo_bridge::platform::fs::{FileFacts, Fs, InputFile, StateFile};
 use openalgo_bridge::sink::{Health, Message, Sink, State};
 
-use crate::disk::Call;
+use crate::disk::{Call, Disk, INPUT_DIRECTORY};
 use crate::model::Model;
 
 /// The model, as all doors share it. Only one thread ever uses it.
@@ -68,23 +68,36 @@ impl Shared {
     }
 }
 
+/// A call on the disk; where it fails, files may overtake each other.
+fn excusing<T>(model: &mut Model, call: impl Fn(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+    let called = call(&mut model.disk);
+    let failed = called.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+    model.order_excused |= failed;
+    model.is_blind |= failed;
+    called
+}
+
 impl Fs for Shared {
     fn stat(&self, path: &Path) -> io::Result<FileFacts> {
-        let disk = &mut self.model().disk;
-        let uid = disk.look(path)?;
-        Ok(disk.facts(uid))
+        let mut model = self.model();
+        let uid = excusing(&mut model, |disk| disk.look(path))?;
+        model.on_stat(path, uid);
+        Ok(model.disk.facts(uid))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn InputFile>> {
         let mut model = self.model();
-        let uid = model.disk.open_input(path)?;
+        let uid = excusing(&mut model, |disk| disk.open_input(path))?;
         let handle = model.on_opened(uid);
         drop(model);
         Ok(Arc::new(OpenInput { shared: self.clone(), uid, handle }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.model().disk.list(directory)
+        let mut model = self.model();
+        let listed = excusing(&mut model, |disk| disk.list(directory))?;
+        model.is_blind &= directory != Path::new(INPUT_DIRECTORY);
+        Ok(listed)
     }
 
     fn read(&self, path: &Path, _limit: u64) -> io::Result<Vec<u8>> {
@@ -148,7 +161,7 @@ impl InputFile for OpenInput {
             model.order_excused = true;
             return Err(error);
         }
-        Ok(model.on_facts(self.uid))
+        model.on_facts(self.handle)
     }
 
     fn read_at(&self, first: &mut [u8], second: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -171,10 +184,7 @@ impl InputFile for OpenInput {
         first[..split].copy_from_slice(&bytes[..split]);
         second[..count - split].copy_from_slice(&bytes[split..]);
         model.counters.short_reads += u64::from(count < whole);
-        // Who asks without a second buffer only compares.
-        if !second.is_empty() {
-            model.on_read(self.handle, first.len(), offset, count);
-        }
+        model.on_read(self.handle, first.len(), offset, count, !second.is_empty());
         Ok(count)
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::model::sha;
+use crate::sending::Delivered;
 
 /// What has to become of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,14 @@ pub(crate) enum Class {
     Invalid(&'static str),
 }
 
+/// A place in a file, in the life that it had after so many cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) uid: u64,
+    pub(crate) life: u64,
+    pub(crate) offset: u64,
+}
+
 /// A line, and everything that the oracle knows of it.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -28,13 +37,25 @@ pub(crate) struct Line {
     pub(crate) key: &'static str,
     /// The first line of every file is the same: it can't be told from its sisters.
     pub(crate) header: bool,
-    /// The files (by number of life) and offsets that it was written to.
-    pub(crate) homes: Vec<(u64, u64)>,
+    /// Where it was written to.
+    pub(crate) homes: Vec<Home>,
+    /// Where it was written first.
+    pub(crate) origin: Option<Home>,
     pub(crate) delivered: u64,
-    /// The run of its last delivery, and how many cuts and openings its file had seen by then.
-    pub(crate) last: Option<(u64, u64)>,
+    pub(crate) last: Option<Delivered>,
     /// Acknowledged, or durably rejected, at least once.
     pub(crate) settled: bool,
+}
+
+impl Line {
+    /// It was written there.
+    pub(crate) fn stands_at(&mut self, uid: u64, life: u64, offset: u64) {
+        let home = Home { uid, life, offset };
+        if !self.homes.contains(&home) {
+            self.homes.push(home);
+        }
+        self.origin.get_or_insert(home);
+    }
 }
 
 pub(crate) const KEYS: [&str; 3] = ["ann", "ben", "cat"];
@@ -43,12 +64,18 @@ pub(crate) const KEYS: [&str; 3] = ["ann", "ben", "cat"];
 #[derive(Default)]
 pub(crate) struct Lines {
     pub(crate) all: Vec<Line>,
+    /// All files begin with the same line.
+    alike: bool,
     by_content: HashMap<Vec<u8>, usize>,
     /// Those that may be rejected, by their hash.
     by_hash: HashMap<String, usize>,
 }
 
 impl Lines {
+    pub(crate) fn new(alike: bool) -> Self {
+        Self { alike, ..Self::default() }
+    }
+
     pub(crate) fn find(&self, content: &[u8]) -> Option<usize> {
         self.by_content.get(content).copied()
     }
@@ -76,7 +103,9 @@ impl Lines {
             }
             9 => {
                 let filler = "x".repeat(long);
-                (format!("{number}{filler}").into_bytes(), Class::Invalid("too_long"))
+                // Where files begin alike, a common end makes them the same.
+                let end = if self.alike { number.to_string() } else { String::new() };
+                (format!("{number}{filler}{end}").into_bytes(), Class::Invalid("too_long"))
             }
             10 => (format!("nul {number} \0 x").into_bytes(), Class::Invalid("nul_bytes")),
             11 | 12 => (event("analyzer_update", ",\"x\":1e400,\"x\":2"), Class::Valid),
@@ -116,6 +145,7 @@ impl Lines {
             key,
             header,
             homes,
+            origin: None,
             delivered: 0,
             last: None,
             settled: false,

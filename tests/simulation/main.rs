@@ -8,22 +8,29 @@
 // The whole crate is a test; clippy's exception for tests knows only functions marked as one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod application;
 mod counters;
 mod disk;
 mod edges;
 mod lines;
 mod model;
+// A release build makes no mistakes.
+#[cfg(debug_assertions)]
+mod mutants;
 mod oracle;
+mod owed;
+mod reading;
+mod rest;
 mod rng;
+mod rotation;
 mod runner;
 mod script;
+mod sending;
 mod world;
 
 use std::path::Path;
 
-use openalgo_bridge::platform::mutants::Mutant;
-
-use crate::runner::{asked_for, campaign, hunt, replay_loudly, run, seeds_to_run};
+use crate::runner::{asked_for, campaign, replay_loudly, run, seeds_to_run};
 use crate::script::Script;
 
 #[test]
@@ -59,36 +66,5 @@ fn the_same_seed_does_the_same() {
         assert_eq!((once.trace, once.ops), (again.trace, again.ops), "seed {seed}");
         let text = script.to_text();
         assert_eq!(Script::parse(&text), Ok(script), "a script says all there is to it");
-    }
-}
-
-/// How many operations may pass before a mistake is found.
-const MUTANTS: [(Mutant, u64); 16] = [
-    (Mutant::CheckpointAhead, 10_000),
-    (Mutant::AckOfAnotherLife, 10_000),
-    (Mutant::MarkUnchecked, 10_000),
-    (Mutant::InodeAlone, 10_000),
-    (Mutant::TailCommitted, 10_000),
-    (Mutant::TailForgotten, 10_000),
-    (Mutant::FailureDropped, 10_000),
-    (Mutant::RejectUnwritten, 10_000),
-    (Mutant::SavedUnsynced, 10_000),
-    (Mutant::NameUnsynced, 10_000),
-    (Mutant::CommitGivenUp, 100_000),
-    (Mutant::NewFileFirst, 10_000),
-    (Mutant::OldFileClosed, 10_000),
-    (Mutant::LossUntold, 10_000),
-    (Mutant::NoLimit, 10_000),
-    (Mutant::SecondLifeUnnamed, 10_000),
-];
-
-#[cfg(debug_assertions)]
-#[test]
-fn every_mistake_made_on_purpose_is_found() {
-    for mutant in Mutant::ALL {
-        let (_, most) = MUTANTS.iter().find(|(known, _)| *known == mutant).unwrap();
-        let (ops, found) = hunt(mutant, *most);
-        let found = found.unwrap_or_else(|| panic!("{mutant:?}: not found in {ops} operations"));
-        println!("{mutant:?}: {} after {ops} operations: {}", found.rule, found.text);
     }
 }

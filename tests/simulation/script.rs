@@ -34,14 +34,18 @@ operations! {
     Create "create" 20 (3),
     /// The newest sibling comes back.
     MoveBack "move-back" 4 (),
-    /// Copied aside, then cut to nothing.
-    CopyTruncate "copytruncate" 15 (),
+    /// Copied aside, then cut to nothing: what happens between the two.
+    CopyTruncate "copytruncate" 20 (3),
+    /// So many at once, and whether the daemon has a turn after each.
+    Rotations "rotations" 1 (80, 1),
+    /// By an editor, into a new file: whether with a line more.
+    Save "save" 4 (1),
     /// Cut to so many thousandths of its size.
     Truncate "truncate" 12 (1000),
     /// Other content in place: lines, and whether it is longer than before.
     Rewrite "rewrite" 10 (5, 1),
-    /// The last lines of its own content in place.
-    Trim "trim" 4 (3),
+    /// The last lines of its own content in place, and whether the daemon looks while it is empty.
+    Trim "trim" 6 (3, 1),
     Unlink "unlink" 10 (),
     /// The oldest sibling is deleted.
     DeleteOldest "delete-oldest" 10 (),
@@ -121,6 +125,9 @@ pub(crate) struct Config {
     /// How many records the sink sends before the first is acknowledged.
     pub(crate) window: u64,
     pub(crate) rejects_bytes: u64,
+    /// How rotated files are called, and how many are kept.
+    pub(crate) naming: u64,
+    pub(crate) keep: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +152,8 @@ impl Script {
             reuses: rng.percent(50),
             window: rng.within(1, 30),
             rejects_bytes: rng.within(600, 6_000),
+            naming: rng.within(0, 3),
+            keep: [2, 3, 6, 100][rng.below(4) as usize],
         };
         // Each seed has its own weather: some operations are rare or missing in it.
         let weights: Vec<u64> = KINDS
@@ -177,7 +186,7 @@ impl Script {
         let c = &self.config;
         let mut text = format!(
             "config records={} bytes={} max_line={} interval_ms={} at_end={} headers={} births={} \
-             reuses={} window={} rejects_bytes={}\n",
+             reuses={} window={} rejects_bytes={} naming={} keep={}\n",
             c.records,
             c.bytes,
             c.max_line,
@@ -187,7 +196,9 @@ impl Script {
             u64::from(c.births),
             u64::from(c.reuses),
             c.window,
-            c.rejects_bytes
+            c.rejects_bytes,
+            c.naming,
+            c.keep
         );
         for op in &self.ops {
             let _ = writeln!(text, "{op}");
@@ -215,6 +226,8 @@ impl Script {
             reuses: number("reuses")? != 0,
             window: number("window")?,
             rejects_bytes: number("rejects_bytes")?,
+            naming: number("naming")?,
+            keep: number("keep")?,
         };
         let ops = lines.map(Op::parse).collect::<Result<_, _>>()?;
         Ok(Self { config, ops })

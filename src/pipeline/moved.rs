@@ -1,0 +1,239 @@
+//! Lives whose file is not at the input path any more, found again: by inode, by content, in a copy.
+
+use tracing::{debug, info};
+
+use super::Pipeline;
+use super::lane::{Lane, LaneState};
+use super::missed::HELD_MAX;
+use crate::checkpoint::{GenerationState, Lost, LostReason};
+use crate::domain::identity::{Identity, Resume};
+use crate::domain::ledger::Ledger;
+use crate::source::file::{FollowedFile, Known};
+use crate::source::siblings::{Moved, Sibling, Siblings};
+
+/// What is known of a life, for comparing a file with it.
+pub(super) fn known_of(state: &GenerationState) -> Known<'_> {
+    Known {
+        identity: &state.identity,
+        head: state.head.as_ref(),
+        mark: &state.mark,
+        offset: state.offset,
+        size: state.size,
+        generation: state.generation,
+        after: state.after,
+    }
+}
+
+impl Pipeline {
+    /// Goes on with a life whose file is not at the input path any more, wherever it is now. What can't
+    /// be read any more is lost, for `reason`.
+    /// False: it was not found.
+    pub(super) fn take_up(&mut self, known: &GenerationState, reason: LostReason) -> bool {
+        if self.held() >= HELD_MAX {
+            self.untaken.push((known.clone(), reason));
+            return true;
+        }
+        if let Some(file) = self.find_kept(known) {
+            info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
+            self.add_moved(file, known.ledger, &[]).is_kept = true;
+            return true;
+        }
+        match self.look_beside(|this, siblings| this.find(known, siblings)) {
+            Some(Some(file)) => {
+                let (path, offset) = (file.path().display(), known.offset);
+                info!(%path, offset, size = file.size(), "resumed: a rotated file is read to its end");
+                let size = file.size();
+                if file.position() == known.offset && file.generation() == known.generation {
+                    self.add_moved(file, known.ledger, &[]);
+                } else {
+                    self.closed += known.ledger;
+                    self.add_moved(file, Ledger::default(), &[]);
+                }
+                self.lose_cut_off(known, size);
+                return true;
+            }
+            Some(None) => {}
+            None => {
+                let mut known = known.clone();
+                let siblings = self.siblings().ok();
+                let there = siblings.as_ref().and_then(|it| it.by_identity(&known.identity));
+                known.size = known.size.max(there.map_or(0, |file| file.size));
+                self.untaken.push((known, reason));
+                return true;
+            }
+        }
+        self.closed += known.ledger;
+        let (from, to) = (known.offset, known.size.max(known.offset));
+        if from == to {
+            info!(
+                offset = from,
+                "a file is not there any more; as far as is known it was delivered whole"
+            );
+        }
+        self.lose(Lost { generation: known.generation, from, to, reason });
+        self.position.moved();
+        false
+    }
+
+    /// A file that was cut and then moved away holds another life.
+    pub(super) fn read_next_life(&mut self, known: &GenerationState) {
+        if self.is_open(&known.identity) || self.has_later_life(known) {
+            return;
+        }
+        let next = self.look_beside(|this, siblings| {
+            let (fs, max_line) = (this.edges.fs.as_ref(), this.settings.max_line_bytes);
+            let Some(sibling) = siblings.by_identity(&known.identity) else { return Ok(None) };
+            let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
+            let resume = file.resume(&known_of(known), max_line).or(Err(Moved))?;
+            let is_next = matches!(resume, Resume::Truncated | Resume::Rewritten);
+            Ok(is_next.then_some(file))
+        });
+        if let Some(file) = next.flatten() {
+            info!(path = %file.path().display(), "it was cut before: it is read from its start");
+            self.rotations.opened.push(*file.identity());
+            self.add_moved(file, Ledger::default(), &[]);
+        }
+    }
+
+    /// Of a life that goes on, what is behind its present end was seen and is not there any more.
+    pub(super) fn lose_cut_off(&mut self, known: &GenerationState, size: u64) {
+        let (generation, reason) = (known.generation, LostReason::TruncatedUnread);
+        if size < known.size {
+            self.lose(Lost { generation, from: size, to: known.size, reason });
+        }
+    }
+
+    /// Tries again what could not be looked for.
+    pub(super) fn take_up_again(&mut self) {
+        for (known, reason) in std::mem::take(&mut self.untaken) {
+            self.take_up(&known, reason);
+            self.read_next_life(&known);
+        }
+    }
+
+    /// By its inode, under whatever name, or by its content: a copy, or packed.
+    fn find(
+        &self,
+        known: &GenerationState,
+        siblings: &Siblings,
+    ) -> Result<Option<FollowedFile>, Moved> {
+        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
+        let remembered = known_of(known);
+        if !self.is_open(&known.identity)
+            && !self.has_later_life(known)
+            && let Some(sibling) = siblings.by_identity(&known.identity)
+        {
+            // What can't be read now may be later.
+            let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
+            if file.resume(&remembered, max_line).or(Err(Moved))? == Resume::Continue {
+                return Ok(Some(file));
+            }
+        }
+        // A copy has a life of its own where it is known itself.
+        let is_other = |sibling: &Sibling| {
+            let identity = &sibling.identity;
+            self.is_open(identity)
+                || self.is_seen(identity)
+                || self.is_known(identity)
+                || (remembered.is_weak() && sibling.modified_ns < known.modified_ns)
+        };
+        if !remembered.is_weak() {
+            let goes_on = |file: &mut FollowedFile| file.resume_as_copy(&remembered, max_line);
+            return siblings.newest(fs, max_line, is_other, goes_on);
+        }
+        // Where little was read, it has to be the only one that begins like that.
+        let goes_on = |file: &mut FollowedFile| file.resume_if_alike(&remembered, max_line);
+        let input = FollowedFile::open(fs, &self.settings.input, max_line, None).ok().flatten();
+        if input.is_some_and(|mut input| goes_on(&mut input).unwrap_or(false)) {
+            return Ok(None);
+        }
+        let mut only = siblings.only(fs, max_line, is_other, goes_on)?;
+        // And if it was another one after all, what it holds has another name, and is read whole.
+        if let Some(file) = &mut only {
+            file.start_again(max_line);
+        }
+        Ok(only)
+    }
+
+    /// Whether the start knew a life of this file.
+    pub(super) fn is_known(&self, identity: &Identity) -> bool {
+        self.rotations.known.iter().any(|(known, _)| known.is_same_file(identity))
+    }
+
+    /// Whether the file of a life that the start knew holds a later one that it knew too.
+    pub(super) fn has_later_life(&self, known: &GenerationState) -> bool {
+        let lives = self.rotations.known.iter();
+        let mut lives = lives.filter(|(identity, _)| identity.is_same_file(&known.identity));
+        lives.next_back().is_some_and(|(_, generation)| *generation != known.generation)
+    }
+
+    /// Whether a file with this identity is beside the input.
+    pub(super) fn is_beside(&self, identity: &Identity) -> bool {
+        self.siblings().is_ok_and(|siblings| siblings.by_identity(identity).is_some())
+    }
+
+    /// The newest copy of a lane's content as far as it was read, opened to be read on. None: one can't
+    /// look for it now.
+    #[allow(clippy::option_option, reason = "no copy, or nothing to be known of one")]
+    pub(super) fn copy_of(&mut self, index: usize) -> Option<Option<FollowedFile>> {
+        let copy = |this: &mut Self, siblings: &Siblings| {
+            let (fs, max_line) = (this.edges.fs.as_ref(), this.settings.max_line_bytes);
+            let lane = &this.lanes[index];
+            let goes_on = |copy: &mut FollowedFile| lane.file.is_copied_in(copy, max_line);
+            let is_itself = |it: &Sibling| it.identity.is_same_file(lane.file.identity());
+            siblings.newest(fs, max_line, is_itself, goes_on)
+        };
+        self.look_beside(copy)
+    }
+
+    /// The life before goes on in the file at the path if that is what an editor or a restored backup
+    /// put in its place. None: it does.
+    pub(super) fn go_on_in_place(&mut self, mut file: FollowedFile) -> Option<FollowedFile> {
+        let max_line = self.settings.max_line_bytes;
+        let Some(before) = self.lanes.last() else { return Some(file) };
+        if before.state != LaneState::Superseded
+            || before.suspect
+            || before.cut.is_some()
+            || self.is_beside(before.file.identity())
+        {
+            return Some(file);
+        }
+        let copied = before.file.is_copied_in(&mut file, max_line).unwrap_or(false);
+        let before = self.lanes.last_mut()?;
+        let size = before.file.refresh_size().unwrap_or(u64::MAX);
+        if !copied || file.size() < size {
+            file.start_again(max_line);
+            return Some(file);
+        }
+        let offset = file.position();
+        info!(offset, "the new file is a copy of the one before: it goes on");
+        self.rotations.seen.push(*file.identity());
+        before.file.go_on_in(file);
+        before.state = LaneState::Live;
+        self.position.moved();
+        None
+    }
+
+    /// A file at the path that begins with the last lines of the life before it goes on behind them.
+    /// Else it is read from its start.
+    pub(super) fn skip_what_was_read(&self, file: &mut FollowedFile, before: &Lane) {
+        let max_line = self.settings.max_line_bytes;
+        // What is in flight has to be found in this one if the bridge dies.
+        let Some(mark) = before.file.line_mark().filter(|_| before.is_settled_to_line()) else {
+            return;
+        };
+        // Rotated, it goes on where it is: what is at the path now was written by the app.
+        if self.is_beside(before.file.identity()) {
+            return;
+        }
+        let done = file.find_mark(&mark).and_then(|end| {
+            let Some(end) = end else { return Ok(()) };
+            info!(offset = end, "the new file begins with the last lines of the one before");
+            file.move_to(end, max_line)
+        });
+        if let Err(error) = done {
+            // It shows again when it is read.
+            debug!(%error, "cannot compare the new file with the one before");
+        }
+    }
+}

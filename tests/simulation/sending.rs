@@ -1,0 +1,302 @@
+//! What the daemon sends: that it was written, once, in order, under one name.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use openalgo_bridge::domain::acks::RecordId;
+use openalgo_bridge::domain::delivery::Outcome;
+use openalgo_bridge::domain::envelope::{Reason, Rejection};
+use openalgo_bridge::domain::position::Generation;
+use openalgo_bridge::sink::Message;
+
+use crate::lines::{Class, Home, Line};
+use crate::model::{Continued, Model};
+use crate::rng::Rng;
+
+/// A record at the sink.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    pub(crate) id: RecordId,
+    pub(crate) line: usize,
+    /// It was sent before, and the acknowledgement was lost.
+    pub(crate) again: bool,
+    /// When it was read, in ticks, and from which file.
+    pub(crate) read: Option<(u64, u64)>,
+}
+
+/// The other side, behind a sink that keeps the order.
+#[derive(Default)]
+pub(crate) struct Broker {
+    pub(crate) up: bool,
+    pub(crate) window: usize,
+    pub(crate) queue: VecDeque<Record>,
+    pub(crate) flight: Vec<Record>,
+    pub(crate) outcomes: Vec<(RecordId, Outcome)>,
+    pub(crate) last_outcome: Option<(RecordId, Outcome)>,
+}
+
+/// A delivery: in which run, and when the line had been read for it, from which file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivered {
+    run: u64,
+    tick: u64,
+    uid: u64,
+}
+
+/// The first deliveries of a key: for each file the earliest tick at which one that went out was read.
+pub(crate) type Order = BTreeMap<(&'static str, u64), u64>;
+
+impl Model {
+    pub(crate) fn on_published(&mut self, id: RecordId, message: &Message) {
+        self.run_published += 1;
+        let Some(line) = self.lines.find(message.payload()) else {
+            let text = format!("published what nobody wrote: {}", message.payload().escape_ascii());
+            return self.violate("V2", text);
+        };
+        let place = (message.generation, message.offset);
+        let expected = &self.lines.all[line];
+        let fits = match expected.class {
+            Class::Valid | Class::Old | Class::Poison => {
+                expected.key.as_bytes() == message.user_id()
+            }
+            Class::Torn => true,
+            Class::Filtered | Class::Invalid(_) => false,
+        };
+        if !fits {
+            let text = format!("line {line} ({:?}) was published with another key", expected.class);
+            return self.violate("V2", text);
+        }
+        if !expected.homes.iter().any(|home| home.offset == message.offset) {
+            let text = format!("line {line} was published as from offset {}", message.offset);
+            return self.violate("V2", text);
+        }
+        self.name(place, line);
+        self.open.insert(place, (id, line));
+        self.places.insert(id, place);
+        // A line that is read once is sent once. What a cut left without its LF is sent as the last
+        // line of a file that is over, and nobody saw it being read as a line.
+        let read = self.read_at.remove(&line);
+        let uncut = |home: &Home| {
+            self.tracks.get(&home.uid).is_some_and(|track| track.cuts == 0 && track.opens == 1)
+        };
+        let line_is = &self.lines.all[line];
+        if read.is_none()
+            && !self.sent.insert(line)
+            && !line_is.header
+            && line_is.homes.iter().all(uncut)
+        {
+            self.violate("V8", format!("line {line} was read once and sent twice"));
+        }
+        self.sent.insert(line);
+        self.broker.queue.push_back(Record { id, line, again: false, read });
+        self.happened("publish", &[id.0, line as u64, place.0.0, place.1]);
+    }
+
+    /// A generation and an offset are the name of one line for ever.
+    pub(crate) fn name(&mut self, place: (Generation, u64), line: usize) {
+        let Line { homes, header, .. } = &self.lines.all[line];
+        let home = homes.iter().rev().find(|home| home.offset == place.1);
+        let uid = home.map(|home| home.uid);
+        let ambiguous =
+            uid.is_none_or(|uid| self.tracks.get(&uid).is_none_or(|track| track.ambiguous));
+        // Without births, two files with the same inode and first line are one.
+        let alike = self.config.headers || self.config.reuses;
+        if ambiguous || (!self.config.births && alike) {
+            return;
+        }
+        if homes.len() == 1
+            && !header
+            && let Some(uid) = uid
+        {
+            let uid = self.first_of(uid);
+            let known = *self.generations.entry(place.0).or_insert(uid);
+            if known != uid && !self.tracks.get(&known).is_none_or(|track| track.ambiguous) {
+                let text = format!("files {known} and {uid} have the same generation {}", place.0);
+                self.violate("id", text);
+            }
+        }
+        let known = *self.named.entry(place).or_insert(line);
+        let (a, b) = (&self.lines.all[known].content, &self.lines.all[line].content);
+        // What was taken for the last line of a file that was over may go on after all.
+        if a != b && !a.starts_with(b) && !b.starts_with(a) {
+            let (generation, offset) = place;
+            let text = format!("{generation}:{offset} names the lines {known} and {line}");
+            self.violate("id", text);
+        }
+        self.named.insert(place, line);
+    }
+
+    /// Whether files may overtake each other: one could not be read, or their times or
+    /// inodes mislead.
+    fn is_order_excused(&self) -> bool {
+        let same_inode = self.config.reuses && !self.config.births;
+        // By when it was written, a file with a late line is a later one.
+        let misleads = self.config.naming == 0 && self.counters.late_lines > 0;
+        // A start may take a file that begins like the one it looks for for a copy of that.
+        let alike = self.config.headers && self.run > 1;
+        self.order_excused || self.clock_jumped || same_inode || misleads || alike
+    }
+
+    /// The file whose life goes on in this one.
+    fn first_of(&self, mut uid: u64) -> u64 {
+        while let Some(before) = self.tracks.get(&uid).and_then(|track| track.replaces) {
+            uid = before;
+        }
+        uid
+    }
+
+    /// The sink's turn: sends what the window lets through and hands over what came back.
+    pub(crate) fn on_settle(&mut self, outcomes: &mut Vec<(RecordId, Outcome)>) {
+        self.send();
+        for (id, outcome) in self.broker.outcomes.drain(..) {
+            if !matches!(outcome, Outcome::Refused(_))
+                && let Some(place) = self.places.get(&id)
+                && let Some((_, line)) = self.open.get(place).filter(|(open, _)| *open == id)
+            {
+                self.lines.all[*line].settled = true;
+                self.open.remove(place);
+                self.run_delivered += u64::from(outcome == Outcome::Delivered);
+            }
+            outcomes.push((id, outcome));
+        }
+    }
+
+    pub(crate) fn send(&mut self) {
+        while self.broker.up && self.broker.flight.len() < self.broker.window {
+            let Some(mut record) = self.broker.queue.pop_front() else { return };
+            if matches!(self.lines.all[record.line].class, Class::Valid | Class::Torn) {
+                self.deliver(record);
+            }
+            record.again = true;
+            self.broker.flight.push(record);
+        }
+    }
+
+    fn deliver(&mut self, record: Record) {
+        let line = record.line;
+        self.happened("deliver", &[line as u64]);
+        self.counters.delivered += 1;
+        let (times, header) = (self.lines.all[line].delivered, self.lines.all[line].header);
+        self.lines.all[line].delivered += 1;
+        // The last line of a file that is over, without its LF, is in no order and was not seen as read.
+        let Some(read) = record.read else { return };
+        let (tick, uid) = read;
+        let last = Delivered { run: self.run, tick, uid };
+        let before = self.lines.all[line].last.replace(last);
+        if header || record.again {
+            self.counters.sent_again += u64::from(record.again);
+            return;
+        }
+        if times == 0 {
+            self.check_order(record);
+            return;
+        }
+        self.counters.repeated += 1;
+        if let Some(before) = before {
+            self.check_repeated(line, before, uid);
+        }
+    }
+
+    /// What was delivered before may come again, from the file `uid`, only for a reason.
+    fn check_repeated(&mut self, line: usize, before: Delivered, uid: u64) {
+        let homes = &self.lines.all[line].homes;
+        let length = self.lines.all[line].content.len() as u64;
+        let causes = homes.iter().filter_map(|home| Some(self.tracks.get(&home.uid)?.cause));
+        let cause = causes.max().unwrap_or_default();
+        if before.run == self.run {
+            let copy = self.tracks.get(&uid).filter(|it| it.life == 0 && !it.moved_back);
+            let copied = copy.and_then(|track| track.copied_from);
+            let known = copied.filter(|copied| copied.run == self.run && !self.order_excused);
+            let known = known.is_some_and(|copied| {
+                homes
+                    .iter()
+                    .any(|home| home.uid == copied.uid && home.offset + length <= copied.read)
+            });
+            if known || (cause < before.tick && before.uid == uid) {
+                self.violate("V8", format!("line {line} was sent twice without a reason"));
+            }
+            return;
+        }
+        let behind = homes.iter().find_map(|home| {
+            let Continued { from, life, tick } = *self.continued.get(&home.uid)?;
+            let is_before = home.life == life && home.offset + length <= from;
+            (is_before && cause < tick).then_some(from)
+        });
+        if let Some(from) = behind.filter(|_| !self.blind_start) {
+            let text = format!("line {line} ends before {from}, where the run went on");
+            self.violate("V8", text);
+        }
+    }
+
+    /// First deliveries of a key are in file order, files in the order in which they stood at the
+    /// path. What was written to an older file after the newer one was read is late.
+    fn check_order(&mut self, record: Record) {
+        let line = record.line;
+        let Some(Home { uid, life, offset }) = self.lines.all[line].origin else { return };
+        let Some(track) = self.tracks.get(&uid) else { return };
+        let key = self.lines.all[line].key;
+        let Some((read, _)) = record.read else { return };
+        let excused = self.is_order_excused();
+        let furthest = self.furthest.entry((key, uid)).or_default();
+        // Another life of it is another content, in another file by now.
+        // What a first start at the end left out comes if the file is read from its start for some reason.
+        let in_file = furthest.0 != life || furthest.1 <= offset || self.config.at_end;
+        *furthest = (life, offset);
+        let written = track
+            .placed
+            .binary_search_by_key(&offset, |placed| placed.start)
+            .ok()
+            .map(|index| track.placed[index].written);
+        let (order, moved_back) = (track.order, track.moved_back);
+        if !in_file {
+            self.violate(
+                "V4",
+                format!("line {line} at {offset} came after later lines of its file"),
+            );
+        }
+        if excused || moved_back {
+            return;
+        }
+        let overtaken = self
+            .order
+            .range((key, order + 1)..(key, u64::MAX))
+            .find(|(_, other)| written.is_some_and(|written| written < **other));
+        if let Some(((_, newer), _)) = overtaken {
+            let text =
+                format!("line {line} of file number {order} came after lines of number {newer}");
+            self.violate("V4", text);
+        }
+        let earliest = self.order.entry((key, order)).or_insert(read);
+        *earliest = read.min(*earliest);
+    }
+
+    pub(crate) fn acknowledge(&mut self, count: u64, luck: u64) {
+        let mut rng = Rng::new(luck);
+        self.send();
+        for _ in 0..count.min(self.broker.flight.len() as u64) {
+            let at = rng.below(self.broker.flight.len() as u64) as usize;
+            // Half of the scripts' acknowledgements come in order.
+            let record = self.broker.flight.remove(if luck.is_multiple_of(2) { 0 } else { at });
+            let outcome = match self.lines.all[record.line].class {
+                Class::Old => Outcome::LeftOut,
+                Class::Poison => {
+                    self.counters.refused += 1;
+                    Outcome::Refused(Rejection::new(Reason::Refused, "poison"))
+                }
+                _ => Outcome::Delivered,
+            };
+            self.counters.left_out += u64::from(outcome == Outcome::LeftOut);
+            self.happened("ack", &[record.id.0]);
+            self.broker.last_outcome = Some((record.id, outcome.clone()));
+            self.broker.outcomes.push((record.id, outcome));
+        }
+    }
+
+    /// What was sent and is not acknowledged is to be sent again, in its order.
+    pub(crate) fn connection_lost(&mut self) {
+        let mut again = std::mem::take(&mut self.broker.flight);
+        again.sort_by_key(|record| record.id);
+        for record in again.into_iter().rev() {
+            self.broker.queue.push_front(record);
+        }
+    }
+}
