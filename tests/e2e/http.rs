@@ -431,7 +431,9 @@ fn sec_07_hostile_clients_neither_stop_delivery_nor_fill_memory() {
     let status = bridge.status();
     assert_eq!(status["ledger"]["lines"]["delivered"], EVENTS);
     let grown_kb = daemon.memory_kb("VmHWM") - before_kb;
-    assert!(grown_kb < 16 << 10, "{grown_kb} kB more");
+    // Some 8 MB on a quiet machine, 22 MB were seen on a busy one, where more connections overlap; a head or
+    // a body that is kept would be hundreds.
+    assert!(grown_kb < 48 << 10, "{grown_kb} kB more");
     let mut consumer = Topic::open(&broker.bootstrap, &topic);
     consumer.read_all();
     assert!(consumer.numbers().into_iter().eq(0..EVENTS));
