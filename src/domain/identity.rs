@@ -35,6 +35,42 @@ impl Identity {
     }
 }
 
+/// Some files, each once.
+#[derive(Clone, Debug, Default)]
+pub struct Files(Vec<Identity>);
+
+impl Files {
+    /// Whether this file is among them.
+    pub fn contains(&self, file: &Identity) -> bool {
+        self.0.iter().any(|it| it.is_same_file(file))
+    }
+
+    /// Adds a file.
+    pub fn add(&mut self, file: Identity) {
+        if !self.contains(&file) {
+            self.0.push(file);
+        }
+    }
+
+    /// Takes a file out.
+    pub fn remove(&mut self, file: &Identity) {
+        self.0.retain(|it| !it.is_same_file(file));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Identity> for Files {
+    fn from_iter<T: IntoIterator<Item = Identity>>(files: T) -> Self {
+        let mut found = Self::default();
+        files.into_iter().for_each(|file| found.add(file));
+        found
+    }
+}
+
 /// A stretch of content, remembered by its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -118,8 +154,9 @@ pub struct Comparison {
     pub same_file: bool,
     /// Size now.
     pub size: u64,
-    /// The committed offset.
-    pub offset: u64,
+    /// The least size that it has if it was not cut: the committed offset; the size that was last seen
+    /// where too little was read to tell its content from that of others.
+    pub least: u64,
     /// The head is the remembered one.
     pub same_head: bool,
     /// The bytes before the offset are the remembered ones.
@@ -130,7 +167,7 @@ pub struct Comparison {
 pub fn plan_resume(found: Comparison) -> Resume {
     if !found.same_file {
         Resume::Replaced
-    } else if found.size < found.offset {
+    } else if found.size < found.least {
         Resume::Truncated
     } else if found.same_head && found.same_mark {
         Resume::Continue
@@ -155,6 +192,15 @@ mod tests {
         assert!(FILE.is_same_file(&unborn));
         assert!(!remounted.is_same_file(&unborn), "without a birth time the device counts");
         assert!(!FILE.is_same_file(&Identity { ino: 8, ..FILE }));
+    }
+
+    #[test]
+    fn files_are_told_apart_by_who_they_are() {
+        let mut files: Files = [FILE, FILE].into_iter().collect();
+        assert!(files.contains(&Identity { dev: 2, ..FILE }));
+        assert!(!files.contains(&Identity { ino: 8, ..FILE }));
+        files.remove(&FILE);
+        assert!(files.is_empty());
     }
 
     #[test]
@@ -191,7 +237,7 @@ mod tests {
     #[test]
     fn resume() {
         let same =
-            Comparison { same_file: true, size: 10, offset: 10, same_head: true, same_mark: true };
+            Comparison { same_file: true, size: 10, least: 10, same_head: true, same_mark: true };
         check(same, Resume::Continue);
         check(Comparison { size: 11, ..same }, Resume::Continue);
         check(Comparison { size: 9, ..same }, Resume::Truncated);

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::lane::{Lane, LaneState, PendingCut};
+use super::lane::{Lane, LaneState};
 use super::missed::{HELD_MAX, LISTED_AGAIN};
 use super::waiting::{InputState, Waiting};
 use super::{Pipeline, Progress};
-use crate::checkpoint::{Lost, LostReason};
+use crate::checkpoint::LostReason;
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
 use crate::platform::mutants::{Mutant, makes};
-use crate::source::file::{self, AtPath, Cut, FollowedFile, Read};
+use crate::source::file::{self, AtPath, FollowedFile, Read};
 
 /// How often the path is looked at without any hint: wake-ups can be lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,11 +27,6 @@ const LINES_PER_TURN: usize = 2048;
 
 /// How many blocks a turn reads, whether they hold whole lines or not.
 const BLOCKS_PER_TURN: usize = 16;
-
-/// A file that was cut may be being rewritten: its new content is looked at when its size has been the
-/// same for so long, or at the latest after this time.
-const CUT_SETTLES: Duration = Duration::from_millis(50);
-const CUT_SETTLES_AT_MOST: Duration = Duration::from_millis(300);
 
 /// What is left of a turn.
 struct Budget {
@@ -68,6 +63,11 @@ impl InputWatch {
         self.hinted = true;
     }
 
+    /// There may be something to be seen at this time.
+    pub(super) fn look_at(&mut self, at: Instant) {
+        self.next_look = self.next_look.min(at);
+    }
+
     pub(super) fn next_look(&self) -> Instant {
         self.next_look
     }
@@ -102,8 +102,17 @@ impl Pipeline {
                 progress => return progress,
             }
         }
-        self.input.unread = false;
+        // What waits for another lane is read once that is settled.
+        self.input.unread = self.lanes.iter().any(|lane| lane.follows.is_some());
         Progress::CaughtUp
+    }
+
+    /// Whether what comes before a lane, in another one, is not settled yet.
+    fn is_too_early(&mut self, index: usize) -> bool {
+        let Some((before, end)) = self.lanes[index].follows else { return false };
+        let waits = self.lanes.iter().any(|lane| lane.key == before && lane.settled() < end);
+        self.lanes[index].follows = Some((before, end)).filter(|_| waits);
+        waits
     }
 
     /// Reads one lane to its end, as far as the turn and the limits allow.
@@ -122,7 +131,7 @@ impl Pipeline {
                     return Progress::More;
                 }
             }
-            if self.lanes[index].suspect && !self.is_cleared(index) {
+            if self.is_too_early(index) || (self.lanes[index].suspect && !self.is_cleared(index)) {
                 return Progress::CaughtUp;
             }
             let lane = &mut self.lanes[index];
@@ -178,121 +187,21 @@ impl Pipeline {
         if lane.state != LaneState::Superseded {
             return Progress::CaughtUp;
         }
-        let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET;
+        let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET
+            && lane.is_settled_to_line();
         // Where others wait for its place, what is settled goes before its time, the oldest first.
         let early = lane.is_settled() && others_wait;
         if quiet || early || lane.is_kept || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;
             info!(path = %lane.file.path().display(), early, "a file that was moved away is finished");
-            finish(lane);
+            lane.finish();
             self.position.moved();
             if self.lanes[index].held.is_some() {
                 return Progress::More;
             }
         }
         Progress::CaughtUp
-    }
-
-    /// The content that was being read is gone; what follows is another life of the same file.
-    fn on_cut(&mut self, index: usize, cut: Cut) {
-        warn!(
-            position = cut.unread.start,
-            reason = reason_of(&cut).as_str(),
-            "the input was cut: its content is another one now"
-        );
-        let now = self.edges.clock.now();
-        let lane = &mut self.lanes[index];
-        let size = lane.file.size();
-        lane.cut = Some(PendingCut { cut, began: now, size, since: now });
-    }
-
-    /// Ends a life that was cut, once its new content can be judged. False: not yet.
-    fn end_cut_life(&mut self, index: usize) -> bool {
-        let (now, max_line) = (self.edges.clock.now(), self.settings.max_line_bytes);
-        let lane = &mut self.lanes[index];
-        let Some(pending) = &mut lane.cut else { return true };
-        // From the open file: its path may name another one by now.
-        let mut next = lane.file.next_life(max_line);
-        // An error shows again when it is read.
-        let size = next.refresh_size().unwrap_or(pending.size);
-        if size != pending.size {
-            (pending.size, pending.since) = (size, now);
-        }
-        // Also one that gives an error is no longer what it was.
-        if lane.file.is_intact().unwrap_or(false) {
-            let (cut, generation) = (pending.cut, lane.file.generation());
-            let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
-            lane.file.accept_size(size);
-            lane.cut = None;
-            info!(from, to, "what was read is still there: reading goes on");
-            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
-            return true;
-        }
-        let last_try = now >= pending.began + CUT_SETTLES_AT_MOST;
-        let settled = now >= pending.since + CUT_SETTLES || last_try;
-        let (cut, state) = (pending.cut, lane.state);
-        let found = go_on_behind_mark(&lane.file, &mut next, max_line).unwrap_or(None);
-        // What is in flight is among those lines, and would not be found behind them if the bridge died.
-        let in_flight = found.is_some() && !lane.is_settled_to_line();
-        let found = found.filter(|_| !in_flight);
-        let copy = match found {
-            Some(_) => Some(None),
-            None if settled => self.copy_of(index),
-            None => None,
-        };
-        if (copy.is_none() || in_flight) && !last_try {
-            self.input.next_look = now + CUT_SETTLES;
-            return false;
-        }
-        if in_flight {
-            next = self.lanes[index].file.next_life(max_line);
-        }
-        self.lanes[index].cut = None;
-        let is_last = index + 1 == self.lanes.len();
-        let lane = &mut self.lanes[index];
-        if let Some(offset) = found {
-            info!(offset, "it was cut to its last lines: reading goes on behind them");
-            lane.file.forget_unfinished(max_line);
-            lane.state = LaneState::Over;
-        } else {
-            info!("it is read from its start");
-            self.finish_or_copy(index, &cut, copy.flatten());
-        }
-        let mut next = self.new_lane(next, Ledger::default());
-        next.state = state;
-        next.opened_size = 0;
-        let newest = self.lanes[index].file.modified_ns();
-        self.lanes.insert(index + 1, next);
-        // It may have been copied and cut again before anyone looked.
-        if is_last {
-            self.open_unseen(newest);
-        }
-        self.position.moved();
-        true
-    }
-
-    /// What was not read of a life that was cut is in a copy, or lost.
-    fn finish_or_copy(&mut self, index: usize, cut: &Cut, copy: Option<FollowedFile>) {
-        let lane = &mut self.lanes[index];
-        if let Some(copy) = copy {
-            info!(path = %copy.path().display(), "it was copied before: the rest is read there");
-            lane.file.go_on_in(copy);
-            let identity = *lane.file.identity();
-            self.rotations.seen.push(identity);
-            let lane = &mut self.lanes[index];
-            lane.state = LaneState::Superseded;
-            lane.last_data = self.edges.clock.now();
-        } else {
-            let generation = lane.file.generation();
-            let head = lane.file.head().map_or(0, |head| u64::from(head.length));
-            let between = lane.file.modified_ns()..=lane.file.changed_ns();
-            finish(lane);
-            let (from, to) = (cut.unread.start, cut.unread.end);
-            if from > head || !self.has_unseen_of_size(to, &between) {
-                self.lose(Lost { generation, from, to, reason: reason_of(cut) });
-            }
-        }
     }
 
     fn look_if_due(&mut self) {
@@ -338,7 +247,6 @@ impl Pipeline {
             // Moved back: what stood at the path meanwhile, or before that, is older now.
             if let Some(known) = self.remembered.take() {
                 self.take_up(&known, LostReason::MovedAway);
-                self.read_next_life(&known);
             }
             let Some(index) = self.lanes.iter().rposition(is_it) else { return };
             self.supersede("the input was replaced by a file that stood here before");
@@ -469,26 +377,4 @@ impl Pipeline {
         self.input.state = Some(state);
         self.input.since_ms = self.edges.clock.unix_ms();
     }
-}
-
-/// Moves a new life of the same file behind the last lines of the old one, if it begins with them.
-fn go_on_behind_mark(
-    old: &FollowedFile,
-    next: &mut FollowedFile,
-    max_line: usize,
-) -> io::Result<Option<u64>> {
-    let Some(mark) = old.line_mark() else { return Ok(None) };
-    let Some(end) = next.find_mark(&mark)? else { return Ok(None) };
-    next.move_to(end, max_line)?;
-    Ok(Some(end))
-}
-
-fn reason_of(cut: &Cut) -> LostReason {
-    if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten }
-}
-
-/// Ends a life: nothing more is read, and its unfinished line is a line of its own now.
-fn finish(lane: &mut Lane) {
-    lane.state = LaneState::Over;
-    lane.held = lane.file.finish();
 }

@@ -25,6 +25,8 @@ pub(super) struct Lane {
     pub is_kept: bool,
     /// It may be a copy, still being made, of another one: it is not read before that is known.
     pub suspect: bool,
+    /// It begins where what another lane has to read first ends: that lane, and where.
+    pub follows: Option<(u64, u64)>,
     /// Its content was cut, and what came in its place is not judged yet.
     pub cut: Option<PendingCut>,
     /// Why it can't be read at the moment.
@@ -140,6 +142,7 @@ impl Lane {
             held: None,
             is_kept: false,
             suspect: false,
+            follows: None,
             cut: None,
             failing: None,
             last_data: now,
@@ -155,6 +158,17 @@ impl Lane {
         if let Some(class) = tracked.class {
             self.ledger.settle(class, tracked.amount, tracked.skipped);
         }
+    }
+
+    /// Ends this life: nothing more is read, and its unfinished line is a line of its own now.
+    pub(super) fn finish(&mut self) {
+        self.state = LaneState::Over;
+        self.held = self.file.finish();
+    }
+
+    /// It holds something that is not read before it is known whether it is read elsewhere.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.suspect && self.file.size() > 0
     }
 
     /// Everything before is settled.

@@ -10,7 +10,7 @@ use super::Pipeline;
 use super::input::QUIET;
 use super::lane::{Lane, LaneState};
 use crate::checkpoint::{GenerationState, Lost, LostReason};
-use crate::domain::identity::{Fingerprint, Identity};
+use crate::domain::identity::{Files, Fingerprint, Identity};
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Generation;
 use crate::domain::rotation::{self, Packing};
@@ -27,22 +27,23 @@ pub(super) const LISTED_AGAIN: usize = 16;
 #[derive(Default)]
 pub(super) struct Rotations {
     /// Those that were read, are being read, or were there before the daemon.
-    pub(super) seen: Vec<Identity>,
+    pub(super) seen: Files,
     /// `seen` is whole: what is not in it is new.
     complete: bool,
     /// When the directory was last changed, before it was listed.
     directory_ns: Option<i64>,
-    /// When the last life that the start knew was born, nanoseconds since 1970.
+    /// When the oldest life that the start knew and did not find was born, or the one at the path:
+    /// nanoseconds since 1970.
     pub(super) born_ns: Option<i64>,
     /// Those that nobody has read, and that found no place or can't be read now.
     unopened: Vec<Sibling>,
     /// Those that nobody had read and that were opened.
-    pub(super) opened: Vec<Identity>,
+    pub(super) opened: Files,
     /// The lives that the start knew, by their files, oldest first.
     pub(super) known: Vec<(Identity, Option<Generation>)>,
     /// To be looked at again: copies of what a lane has not begun to read, so that it is not decided
     /// whether that is read there or here, and what could not be opened.
-    undecided: Vec<Identity>,
+    undecided: Files,
     /// Told that the directory can't be listed.
     failing: Cell<bool>,
     /// It could not be listed, or not all that is unseen could be opened: that was written after this.
@@ -58,14 +59,14 @@ impl Rotations {
     }
 }
 
-/// What a rotated file that was not read itself holds.
+/// What a rotated file that was not read itself holds, compared with the lives that are open.
 enum Content {
-    /// Nothing that is known.
-    New(Box<FollowedFile>),
+    /// Something to be read, from where the file was put.
+    New,
     /// What a lane has read.
     Read,
-    /// What a lane has read, and more: that goes on here.
-    More(usize, Box<FollowedFile>),
+    /// A lane goes on in it: its own file was replaced by this one.
+    More(usize),
     /// What a lane is about to read.
     About,
 }
@@ -130,34 +131,28 @@ impl Pipeline {
                 continue;
             }
             match self.content_of(sibling)? {
-                Ok(Content::New(file)) => {
-                    let (path, size) = (sibling.file.path.display(), file.size());
-                    info!(%path, size, "a rotated file that was not seen before is read whole");
-                    let suspect = self.may_be_copy(&file);
-                    self.rotations.opened.push(*file.identity());
-                    let later = &rotated[index + 1..];
-                    self.add_moved(*file, Ledger::default(), later).suspect = suspect;
-                }
-                Ok(Content::More(index, file)) => {
-                    let (path, identity) = (sibling.file.path.display(), *file.identity());
-                    info!(%path, "a file that was replaced goes on in a rotated one");
-                    self.lanes[index].file.go_on_in(*file);
-                    self.rotations.seen.push(identity);
-                    self.position.moved();
+                Ok((Content::New, file)) => self.open_rotated(file, &rotated[index + 1..]),
+                Ok((Content::More(lane), file)) => {
+                    let path = sibling.file.path.display();
+                    if let Some(file) = self.go_on_in_copy(lane, file, |_| true) {
+                        self.open_rotated(file, &rotated[index + 1..]);
+                    } else {
+                        info!(%path, "a file that was replaced goes on in a rotated one");
+                    }
                 }
                 // At once: the life that it is a copy of may be gone when it is looked at again.
-                Ok(Content::Read) => self.rotations.seen.push(sibling.file.identity),
-                Ok(Content::About) => self.rotations.undecided.push(sibling.file.identity),
+                Ok((Content::Read, _)) => self.rotations.seen.add(sibling.file.identity),
+                Ok((Content::About, _)) => self.rotations.undecided.add(sibling.file.identity),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.cannot_read(sibling, &error);
                 }
                 Err(error) => {
                     let (path, identity) = (sibling.file.path.display(), sibling.file.identity);
-                    if !undecided.iter().any(|it| it.is_same_file(&identity)) {
+                    if !undecided.contains(&identity) {
                         error!(%path, %error, "a rotated file can't be read; trying on");
                     }
                     self.rotations.unopened.push(sibling.file.clone());
-                    self.rotations.undecided.push(identity);
+                    self.rotations.undecided.add(identity);
                 }
             }
         }
@@ -174,7 +169,7 @@ impl Pipeline {
                 it.name.packing == Packing::Plain
                     && !identity.is_same_file(file.identity())
                     && !self.is_seen(identity)
-                    && !self.rotations.undecided.iter().any(|it| it.is_same_file(identity))
+                    && !self.rotations.undecided.contains(identity)
             })
     }
 
@@ -183,10 +178,7 @@ impl Pipeline {
         let mut seen: Vec<bool> =
             rotated.iter().map(|it| self.is_seen(&it.file.identity)).collect();
         // Where it was opened from its start, what came before it may be unread too.
-        let is_opened = |it: &RotatedSibling| {
-            let identity = &it.file.identity;
-            self.rotations.opened.iter().any(|opened| opened.is_same_file(identity))
-        };
+        let is_opened = |it: &RotatedSibling| self.rotations.opened.contains(&it.file.identity);
         let is_live_known = self
             .lanes
             .iter()
@@ -196,7 +188,7 @@ impl Pipeline {
         if !known.contains(&true) && !is_live_known {
             // The newest one may have been packed or copied since.
             for index in (0..rotated.len()).rev() {
-                if matches!(self.content_of(&rotated[index])?, Ok(Content::Read)) {
+                if matches!(self.content_of(&rotated[index])?, Ok((Content::Read, _))) {
                     (seen[index], known[index]) = (true, true);
                     break;
                 }
@@ -206,11 +198,12 @@ impl Pipeline {
         let mut unseen = rotation::unseen(&known, &written, newest);
         // After the file at the path, if that is known, nothing comes.
         unseen.retain(|index| !seen[*index] && (known.contains(&true) || !is_live_known));
-        // A copy may stand before the file that it was made of.
-        if let Some(born) = self.rotations.born_ns.filter(|_| !self.rotations.complete) {
+        // A copy may stand before the file that it was made of, and is younger.
+        if !self.rotations.complete {
             unseen.extend((0..rotated.len()).filter(|index| {
                 let file = &rotated[*index].file;
-                let is_younger = file.identity.born_ns.is_some_and(|it| it > born);
+                let born = file.identity.born_ns.zip(self.rotations.born_ns);
+                let is_younger = born.is_none_or(|(file, known)| file > known);
                 !seen[*index] && is_younger && file.modified_ns >= newest
             }));
         }
@@ -219,9 +212,7 @@ impl Pipeline {
         if self.rotations.complete {
             let is_new = |index: &usize| {
                 let RotatedSibling { name, file } = &rotated[*index];
-                let mut undecided = self.rotations.undecided.iter();
-                name.packing == Packing::Plain
-                    || undecided.any(|it| it.is_same_file(&file.identity))
+                name.packing == Packing::Plain || self.rotations.undecided.contains(&file.identity)
             };
             unseen.extend((0..rotated.len()).filter(|index| !seen[*index] && is_new(index)));
         }
@@ -230,38 +221,86 @@ impl Pipeline {
         Ok(unseen)
     }
 
+    /// A rotated file that nobody has read is.
+    fn open_rotated(&mut self, file: FollowedFile, later: &[RotatedSibling]) {
+        let (path, offset, size) = (file.path().display(), file.position(), file.size());
+        info!(%path, offset, size, "a rotated file that was not seen before is read");
+        let suspect = self.may_be_copy(&file, |_, _| true);
+        self.rotations.opened.add(*file.identity());
+        // What was cut to make place for what this is a copy of comes before it.
+        let live = self.lanes.last().filter(|lane| lane.state == LaneState::Live);
+        let live = live.filter(|lane| lane.file.may_be_cut());
+        let follows = live.map(|lane| (lane.key, lane.file.line_start()));
+        let is_later = |this: &Self, lane: &Lane| {
+            let identity = lane.file.identity();
+            this.rotations.opened.contains(identity)
+                && later.iter().any(|it| it.file.identity.is_same_file(identity))
+        };
+        let lane = self.add_moved(file, Ledger::default(), is_later);
+        (lane.suspect, lane.follows) = (suspect, follows);
+    }
+
     /// Opens a rotated file and compares it with the lives that are open.
-    fn content_of(&self, sibling: &RotatedSibling) -> Result<io::Result<Content>, Moved> {
+    fn content_of(
+        &self,
+        sibling: &RotatedSibling,
+    ) -> Result<io::Result<(Content, FollowedFile)>, Moved> {
         let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
         let mut file = match sibling.file.open(fs, max_line) {
             Ok(file) => file.ok_or(Moved)?,
             Err(error) => return Ok(Err(error)),
         };
-        let mut more = None;
-        for (index, lane) in self.lanes.iter().enumerate() {
-            match lane.file.is_copied_in(&mut file, max_line) {
-                Ok(true) if lane.file.position() == 0 => return Ok(Ok(Content::About)),
-                Ok(true) if lane.state == LaneState::Over && file.size() > lane.file.position() => {
-                    // It was not found when that life ended: the rest is read here.
-                    file.start_again(max_line);
-                    let end = lane.file.whole_lines_end();
-                    return Ok(file.move_to(end, max_line).map(|()| Content::New(Box::new(file))));
+        Ok(self.compare_with_open(&mut file, |_| true).map(|content| (content, file)))
+    }
+
+    /// Compares a file, opened at its start, with some of the lives that are open, and puts it where it is
+    /// to be read from.
+    fn compare_with_open(
+        &self,
+        file: &mut FollowedFile,
+        with: impl Fn(&Lane) -> bool,
+    ) -> io::Result<Content> {
+        let max_line = self.settings.max_line_bytes;
+        let (mut from, mut more) = (0, None);
+        for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| with(lane)) {
+            if !lane.file.is_copied_in(file, max_line)? {
+                continue;
+            }
+            if lane.file.position() == 0 {
+                match lane.failing {
+                    Some(_) => continue,
+                    None => return Ok(Content::About),
                 }
-                Ok(true) if lane.file.has_all_of(&file) => return Ok(Ok(Content::Read)),
-                Ok(true) if lane.state == LaneState::Superseded && lane.cut.is_none() => {
-                    more = Some(index);
-                }
-                Ok(_) => {}
-                Err(error) => return Ok(Err(error)),
+            }
+            if lane.state == LaneState::Over && file.size() > lane.file.position() {
+                // It was not found when that life ended: the rest is read here.
+                from = lane.file.whole_lines_end();
+                break;
+            }
+            // Where its file was replaced, that may have been by this one, which may still be written.
+            let superseded = lane.state == LaneState::Superseded && lane.cut.is_none();
+            let common = if superseded { lane.file.common_with(file)? } else { None };
+            let goes_on = common.is_some_and(|it| {
+                it.copy_more || (!it.more && !self.is_rotated(lane.file.identity()))
+            });
+            if goes_on {
+                more = Some(index);
+            } else if lane.file.position() < file.size()
+                && lane.state != LaneState::Over
+                && lane.file.may_be_cut()
+            {
+                // Where the rest is read is decided once the cut is judged.
+                return Ok(Content::About);
+            } else if lane.file.is_as_long_as(file) {
+                return Ok(Content::Read);
             }
         }
         file.start_again(max_line);
-        if let Some(index) = more {
-            // It is put in its place again.
-            let goes_on = self.lanes[index].file.is_copied_in(&mut file, max_line);
-            return Ok(goes_on.map(|_| Content::More(index, Box::new(file))));
-        }
-        Ok(Ok(Content::New(Box::new(file))))
+        file.move_to(from, max_line)?;
+        // Or it is a copy of one that goes on itself, and is still being made.
+        let is_other = |lane: usize| self.may_be_copy(file, |index, it| index != lane && with(it));
+        let more = more.filter(|lane| from == 0 && !is_other(*lane));
+        Ok(more.map_or(Content::New, Content::More))
     }
 
     /// Whether there is a rotated file of this size that nobody had read, written in this time: what was
@@ -272,8 +311,8 @@ impl Pipeline {
         siblings.rotated.iter().any(|RotatedSibling { file, .. }| {
             let identity = &file.identity;
             // Or one that was opened just for that.
-            let is_unseen = opened.iter().any(|it| it.is_same_file(identity))
-                || (!self.is_seen(identity) && !self.is_known(identity));
+            let is_unseen =
+                opened.contains(identity) || (!self.is_seen(identity) && !self.is_known(identity));
             is_unseen && file.size == size && written.contains(&file.modified_ns)
         })
     }
@@ -315,22 +354,16 @@ impl Pipeline {
     }
 
     /// Adds a lane for a file that is not at the path any more, before that of the one that is and of
-    /// those that are known to be `later` ones.
+    /// those that are known to be later ones.
     pub(super) fn add_moved(
         &mut self,
         file: FollowedFile,
         ledger: Ledger,
-        later: &[RotatedSibling],
+        is_later: impl Fn(&Self, &Lane) -> bool,
     ) -> &mut Lane {
         let mut lane = self.new_lane(file, ledger);
         lane.state = LaneState::Superseded;
-        let opened = &self.rotations.opened;
-        let is_later = |lane: &Lane| {
-            let identity = lane.file.identity();
-            lane.state == LaneState::Live
-                || (opened.iter().any(|it| it.is_same_file(identity))
-                    && later.iter().any(|it| it.file.identity.is_same_file(identity)))
-        };
+        let is_later = |it: &Lane| it.state == LaneState::Live || is_later(self, it);
         let index = self.lanes.iter().position(is_later).unwrap_or(self.lanes.len());
         self.lanes.insert(index, lane);
         self.position.moved();
@@ -338,37 +371,50 @@ impl Pipeline {
     }
 
     /// Whether a file that was just opened may turn out to be a copy of one that is open.
-    fn may_be_copy(&self, file: &FollowedFile) -> bool {
-        self.lanes.iter().any(|lane| file.is_beginning_of(&lane.file).unwrap_or(false))
+    fn may_be_copy(&self, file: &FollowedFile, of: impl Fn(usize, &Lane) -> bool) -> bool {
+        let mut lanes = self.lanes.iter().enumerate().filter(|(index, lane)| of(*index, lane));
+        lanes.any(|(_, lane)| file.is_beginning_of(&lane.file).unwrap_or(false))
     }
 
     /// Whether a suspect lane is known to be a life of its own. One that turned out to be a copy ends; one
     /// that stays in doubt is read in the end, since duplicates are preferred to loss.
     pub(super) fn is_cleared(&mut self, index: usize) -> bool {
         let mut suspect = self.lanes.remove(index);
-        let max_line = self.settings.max_line_bytes;
-        let others = || self.lanes.iter().filter(|lane| !lane.suspect);
-        let is_copy = others().any(|lane| {
-            lane.file.is_copied_in(&mut suspect.file, max_line).unwrap_or(false)
-                && lane.file.has_all_of(&suspect.file)
-        });
-        if !is_copy {
-            suspect.file.start_again(max_line);
+        let content = self.compare_with_open(&mut suspect.file, |lane| !lane.suspect);
+        let now = self.edges.clock.now();
+        let quiet = now.saturating_duration_since(suspect.last_data) >= QUIET;
+        let in_doubt = !quiet && self.may_be_copy(&suspect.file, |_, lane| !lane.suspect);
+        match content {
+            Ok(Content::Read) => {
+                let path = suspect.file.path().display();
+                info!(%path, "it is a copy of a file that is read already");
+            }
+            Ok(Content::More(lane)) => {
+                let path = suspect.file.path().to_owned();
+                info!(path = %path.display(), "a file that was replaced goes on in this one");
+                // Should it be another one by now, it is found again.
+                if let Some(file) = self.go_on_in_copy(lane, suspect.file, |_| true) {
+                    self.rotations.seen.remove(file.identity());
+                }
+            }
+            Ok(Content::About) | Err(_) => {
+                suspect.file.start_again(self.settings.max_line_bytes);
+                self.lanes.insert(index, suspect);
+                return false;
+            }
+            Ok(Content::New) => {
+                // It may have been put elsewhere.
+                let (ledger, since) = (Ledger::default(), suspect.last_data);
+                let mut lane = Lane::new(suspect.key, suspect.file, ledger, since);
+                (lane.state, lane.suspect) = (suspect.state, in_doubt);
+                self.lanes.insert(index, lane);
+                return !in_doubt;
+            }
         }
-        let quiet = self.edges.clock.now().saturating_duration_since(suspect.last_data) >= QUIET;
-        let in_doubt =
-            others().any(|lane| suspect.file.is_beginning_of(&lane.file).unwrap_or(false));
-        suspect.suspect = is_copy || (in_doubt && !quiet);
-        let cleared = !suspect.suspect;
-        if is_copy {
-            info!(path = %suspect.file.path().display(), "it is a copy of a file that is read already");
-            self.position.moved();
-            // The lane behind it has its place now.
-            self.input.look_again();
-        } else {
-            self.lanes.insert(index, suspect);
-        }
-        cleared
+        // The lane behind it has its place now.
+        self.input.look_again();
+        self.position.moved();
+        false
     }
 
     /// Remembers which rotated files were there before the daemon.
@@ -387,21 +433,19 @@ impl Pipeline {
     fn saw_all(&mut self, siblings: &Siblings) {
         let rotated = siblings.rotated.iter().map(|it| it.file.identity);
         let open = self.lanes.iter().map(|lane| *lane.file.identity());
-        let undecided = &self.rotations.undecided;
-        let is_decided = |it: &Identity| !undecided.iter().any(|other| other.is_same_file(it));
+        let is_decided = |it: &Identity| !self.rotations.undecided.contains(it);
         self.rotations.seen = rotated.chain(open).filter(is_decided).collect();
         self.rotations.complete = true;
     }
 
     /// A file is read from now on.
     pub(super) fn saw(&mut self, file: &FollowedFile) {
-        self.rotations.seen.push(*file.identity());
+        self.rotations.seen.add(*file.identity());
     }
 
     pub(super) fn is_seen(&self, identity: &Identity) -> bool {
         let mut untaken = self.untaken.iter().map(|(known, _)| &known.identity);
-        untaken.any(|known| known.is_same_file(identity))
-            || self.rotations.seen.iter().any(|seen| seen.is_same_file(identity))
+        untaken.any(|known| known.is_same_file(identity)) || self.rotations.seen.contains(identity)
     }
 
     pub(super) fn is_open(&self, identity: &Identity) -> bool {

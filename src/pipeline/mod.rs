@@ -5,6 +5,7 @@
 //! room for, and keeps the position; nothing in a turn waits for a disk or a broker. This is the
 //! only place that knows source, sink and checkpoint.
 
+mod cut;
 mod found;
 mod input;
 mod lane;

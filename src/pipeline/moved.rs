@@ -8,8 +8,9 @@ use super::missed::HELD_MAX;
 use crate::checkpoint::{GenerationState, Lost, LostReason};
 use crate::domain::identity::{Identity, Resume};
 use crate::domain::ledger::Ledger;
+use crate::domain::position::Generation;
 use crate::source::file::{FollowedFile, Known};
-use crate::source::siblings::{Moved, Sibling, Siblings};
+use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
 
 /// What is known of a life, for comparing a file with it.
 pub(super) fn known_of(state: &GenerationState) -> Known<'_> {
@@ -24,19 +25,47 @@ pub(super) fn known_of(state: &GenerationState) -> Known<'_> {
     }
 }
 
+/// What became of a life whose file is not at the input path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TakenUp {
+    /// It is read on.
+    Found,
+    /// It is nowhere any more.
+    Gone,
+    /// It can't be looked for now; it is tried again.
+    Later,
+}
+
+/// Where a copy of what a lane has read is.
+pub(super) enum Copy {
+    /// Here, put to where the lane goes on.
+    At(Box<FollowedFile>),
+    /// In a file that is read already.
+    Read,
+    /// There is none.
+    Nowhere,
+}
+
 impl Pipeline {
-    /// Goes on with a life whose file is not at the input path any more, wherever it is now. What can't
-    /// be read any more is lost, for `reason`.
-    /// False: it was not found.
-    pub(super) fn take_up(&mut self, known: &GenerationState, reason: LostReason) -> bool {
+    /// Goes on with a life whose file is not at the input path any more, wherever it is now, and with the
+    /// one that came after it in the same file. What can't be read any more is lost, for `reason`.
+    pub(super) fn take_up(&mut self, known: &GenerationState, reason: LostReason) -> TakenUp {
+        let taken = self.take_up_itself(known, reason);
+        if taken != TakenUp::Later {
+            self.read_next_life(known);
+        }
+        taken
+    }
+
+    fn take_up_itself(&mut self, known: &GenerationState, reason: LostReason) -> TakenUp {
         if self.held() >= HELD_MAX {
             self.untaken.push((known.clone(), reason));
-            return true;
+            return TakenUp::Later;
         }
         if let Some(file) = self.find_kept(known) {
             info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
-            self.add_moved(file, known.ledger, &[]).is_kept = true;
-            return true;
+            self.add_taken_up(file, known.ledger, known).is_kept = true;
+            return TakenUp::Found;
         }
         match self.look_beside(|this, siblings| this.find(known, siblings)) {
             Some(Some(file)) => {
@@ -44,13 +73,13 @@ impl Pipeline {
                 info!(%path, offset, size = file.size(), "resumed: a rotated file is read to its end");
                 let size = file.size();
                 if file.position() == known.offset && file.generation() == known.generation {
-                    self.add_moved(file, known.ledger, &[]);
+                    self.add_taken_up(file, known.ledger, known);
                 } else {
                     self.closed += known.ledger;
-                    self.add_moved(file, Ledger::default(), &[]);
+                    self.add_taken_up(file, Ledger::default(), known);
                 }
                 self.lose_cut_off(known, size);
-                return true;
+                return TakenUp::Found;
             }
             Some(None) => {}
             None => {
@@ -59,10 +88,19 @@ impl Pipeline {
                 let there = siblings.as_ref().and_then(|it| it.by_identity(&known.identity));
                 known.size = known.size.max(there.map_or(0, |file| file.size));
                 self.untaken.push((known, reason));
-                return true;
+                return TakenUp::Later;
             }
         }
         self.closed += known.ledger;
+        // A copy may have been taken for a file that nobody had read.
+        let is_copied = |lane: &Lane| lane.file.holds(&known_of(known)).unwrap_or(false);
+        if self.lanes.iter().any(is_copied) {
+            info!(
+                offset = known.offset,
+                "a file is not there any more: what was missing of it is in a copy"
+            );
+            return TakenUp::Gone;
+        }
         let (from, to) = (known.offset, known.size.max(known.offset));
         if from == to {
             info!(
@@ -72,11 +110,36 @@ impl Pipeline {
         }
         self.lose(Lost { generation: known.generation, from, to, reason });
         self.position.moved();
-        false
+        TakenUp::Gone
+    }
+
+    /// Adds a lane for a life that was known, before those that were known to come later.
+    fn add_taken_up(
+        &mut self,
+        file: FollowedFile,
+        ledger: Ledger,
+        known: &GenerationState,
+    ) -> &mut Lane {
+        let place = self.known_place(&known.identity, known.generation);
+        self.add_moved(file, ledger, |this, lane| {
+            let other = this.known_place(lane.file.identity(), lane.file.generation());
+            place.is_some_and(|place| other.is_none_or(|other| other > place))
+        })
+    }
+
+    /// Where a life stands among those that the start knew, the oldest being the first.
+    fn known_place(&self, identity: &Identity, life: Option<Generation>) -> Option<usize> {
+        self.rotations.known.iter().rposition(|(known, generation)| {
+            if life.is_some() && generation.is_some() {
+                life == *generation
+            } else {
+                known.is_same_file(identity)
+            }
+        })
     }
 
     /// A file that was cut and then moved away holds another life.
-    pub(super) fn read_next_life(&mut self, known: &GenerationState) {
+    fn read_next_life(&mut self, known: &GenerationState) {
         if self.is_open(&known.identity) || self.has_later_life(known) {
             return;
         }
@@ -90,8 +153,8 @@ impl Pipeline {
         });
         if let Some(file) = next.flatten() {
             info!(path = %file.path().display(), "it was cut before: it is read from its start");
-            self.rotations.opened.push(*file.identity());
-            self.add_moved(file, Ledger::default(), &[]);
+            self.rotations.opened.add(*file.identity());
+            self.add_taken_up(file, Ledger::default(), known);
         }
     }
 
@@ -107,7 +170,6 @@ impl Pipeline {
     pub(super) fn take_up_again(&mut self) {
         for (known, reason) in std::mem::take(&mut self.untaken) {
             self.take_up(&known, reason);
-            self.read_next_life(&known);
         }
     }
 
@@ -167,15 +229,19 @@ impl Pipeline {
         lives.next_back().is_some_and(|(_, generation)| *generation != known.generation)
     }
 
-    /// Whether a file with this identity is beside the input.
+    /// Whether a file with this identity is beside the input, under whatever name.
     pub(super) fn is_beside(&self, identity: &Identity) -> bool {
         self.siblings().is_ok_and(|siblings| siblings.by_identity(identity).is_some())
     }
 
-    /// The newest copy of a lane's content as far as it was read, opened to be read on. None: one can't
-    /// look for it now.
-    #[allow(clippy::option_option, reason = "no copy, or nothing to be known of one")]
-    pub(super) fn copy_of(&mut self, index: usize) -> Option<Option<FollowedFile>> {
+    /// The same, under a name that rotations give.
+    pub(super) fn is_rotated(&self, identity: &Identity) -> bool {
+        let is_it = |it: &RotatedSibling| it.file.identity.is_same_file(identity);
+        self.siblings().is_ok_and(|siblings| siblings.rotated.iter().any(is_it))
+    }
+
+    /// The newest copy of a lane's content as far as it was read. None: one can't look for it now.
+    pub(super) fn copy_of(&mut self, index: usize) -> Option<Copy> {
         let copy = |this: &mut Self, siblings: &Siblings| {
             let (fs, max_line) = (this.edges.fs.as_ref(), this.settings.max_line_bytes);
             let lane = &this.lanes[index];
@@ -183,33 +249,64 @@ impl Pipeline {
             let is_itself = |it: &Sibling| it.identity.is_same_file(lane.file.identity());
             siblings.newest(fs, max_line, is_itself, goes_on)
         };
-        self.look_beside(copy)
+        let found = self.look_beside(copy)?;
+        Some(match found {
+            Some(file) if self.is_being_read(file.identity()) => Copy::Read,
+            Some(file) => Copy::At(Box::new(file)),
+            None => Copy::Nowhere,
+        })
     }
 
-    /// The life before goes on in the file at the path if that is what an editor or a restored backup
-    /// put in its place. None: it does.
-    pub(super) fn go_on_in_place(&mut self, mut file: FollowedFile) -> Option<FollowedFile> {
+    fn is_being_read(&self, identity: &Identity) -> bool {
+        let mut lanes = self.lanes.iter().filter(|lane| !lane.suspect);
+        lanes.any(|lane| lane.file.identity().is_same_file(identity))
+    }
+
+    /// A life before goes on in the file at the path if that is what an editor or a restored backup put
+    /// in its place. None: it does.
+    pub(super) fn go_on_in_place(&mut self, file: FollowedFile) -> Option<FollowedFile> {
+        let mut file = Some(file);
+        for index in (0..self.lanes.len()).rev() {
+            let lane = &self.lanes[index];
+            if lane.state != LaneState::Superseded || lane.suspect || lane.cut.is_some() {
+                continue;
+            }
+            // Rotated, it goes on where it is: what is at the path now was written by the app.
+            let (key, identity) = (lane.key, *lane.file.identity());
+            file = self.go_on_in_copy(index, file?, |this| !this.is_rotated(&identity));
+            if file.is_none() {
+                info!("the new file is a copy of one before: that goes on");
+                let index = self.lanes.iter().position(|lane| lane.key == key)?;
+                let mut lane = self.lanes.remove(index);
+                lane.state = LaneState::Live;
+                self.lanes.push(lane);
+            }
+        }
+        file
+    }
+
+    /// A lane whose file was replaced by a copy goes on in that, at the same place. Its writer may still
+    /// have the file itself open: what comes there is read in a lane of its own. None: it does.
+    pub(super) fn go_on_in_copy(
+        &mut self,
+        index: usize,
+        mut copy: FollowedFile,
+        may: impl Fn(&Self) -> bool,
+    ) -> Option<FollowedFile> {
         let max_line = self.settings.max_line_bytes;
-        let Some(before) = self.lanes.last() else { return Some(file) };
-        if before.state != LaneState::Superseded
-            || before.suspect
-            || before.cut.is_some()
-            || self.is_beside(before.file.identity())
-        {
-            return Some(file);
-        }
-        let copied = before.file.is_copied_in(&mut file, max_line).unwrap_or(false);
-        let before = self.lanes.last_mut()?;
-        let size = before.file.refresh_size().unwrap_or(u64::MAX);
-        if !copied || file.size() < size {
-            file.start_again(max_line);
-            return Some(file);
-        }
-        let offset = file.position();
-        info!(offset, "the new file is a copy of the one before: it goes on");
-        self.rotations.seen.push(*file.identity());
-        before.file.go_on_in(file);
-        before.state = LaneState::Live;
+        let file = &self.lanes.get(index)?.file;
+        let is_copy = file.is_copied_in(&mut copy, max_line).unwrap_or(false);
+        copy.start_again(max_line);
+        let common =
+            (is_copy && may(self)).then(|| file.common_with(&copy).unwrap_or(None)).flatten();
+        let later = common.map(|common| file.later_life(common.end, max_line));
+        let Some(Ok(later)) = later else { return Some(copy) };
+        self.saw(&copy);
+        let mut later = self.new_lane(later, Ledger::default());
+        later.state = LaneState::Superseded;
+        later.follows = Some((self.lanes[index].key, later.file.position()));
+        self.lanes[index].file.go_on_in(copy);
+        self.lanes.insert(index, later);
         self.position.moved();
         None
     }
@@ -222,8 +319,7 @@ impl Pipeline {
         let Some(mark) = before.file.line_mark().filter(|_| before.is_settled_to_line()) else {
             return;
         };
-        // Rotated, it goes on where it is: what is at the path now was written by the app.
-        if self.is_beside(before.file.identity()) {
+        if self.is_rotated(before.file.identity()) {
             return;
         }
         let done = file.find_mark(&mark).and_then(|end| {

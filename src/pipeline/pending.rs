@@ -136,7 +136,7 @@ impl Pipeline {
                 None => {
                     if let Some(file) = self.open_kept(generation, 0) {
                         info!(%generation, "what was kept of a file that is gone is read");
-                        self.add_moved(file, Ledger::default(), &[]).is_kept = true;
+                        self.add_moved(file, Ledger::default(), |_, _| false).is_kept = true;
                     }
                 }
                 Some(checkpoint) => {

@@ -9,7 +9,7 @@ use tracing::{error, info};
 use super::input::InputWatch;
 use super::lane::Lane;
 use super::missed::Rotations;
-use super::moved::known_of;
+use super::moved::{TakenUp, known_of};
 use super::position::PositionKeeper;
 use super::report::Reporter;
 use super::waiting::InputState;
@@ -145,22 +145,21 @@ impl Pipeline {
             }
             return;
         };
-        self.rotations.born_ns = live.identity.born_ns;
         let lives = generations.iter();
         self.rotations.known = lives.map(|life| (life.identity, life.generation)).collect();
         // What is not found may be in a copy that was made after it was last seen.
         let mut newest = live.modified_ns;
+        self.rotations.born_ns = live.identity.born_ns;
         for known in older {
-            if !self.take_up(known, LostReason::MovedAway) {
+            if self.take_up(known, LostReason::MovedAway) == TakenUp::Gone {
                 newest = newest.min(known.modified_ns);
+                self.rotations.born_ns = self.rotations.born_ns.min(known.identity.born_ns);
             }
-            self.read_next_life(known);
         }
         if let Some(file) = self.open_at_start() {
             self.adopt(file, live, newest);
         } else if self.is_beside(&live.identity) || self.find_kept(live).is_some() {
             self.take_up(live, LostReason::MovedAway);
-            self.read_next_life(live);
             self.open_unseen(newest);
         } else {
             // Perhaps its file system is not mounted yet, or it may not be read for now: what is
@@ -202,10 +201,12 @@ impl Pipeline {
         // It may be rotated at any moment, and is not to be read twice.
         self.saw(&file);
         self.take_up(live, lost);
-        self.read_next_life(live);
         if self.open_unseen(newest) {
             info!("another content is at the input path: it is read from its start");
             self.add_lane(file, Ledger::default());
+        } else {
+            // It waits for a place, and may be rotated before it gets one.
+            self.rotations.seen.remove(file.identity());
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// What a path or an open file is, as far as following it needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,11 @@ impl FileKind {
             Self::Other => "device or socket",
         }
     }
+}
+
+/// Whether the process, or the whole system, has too many files open: nothing can be said of this one.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The system calls that the bridge makes on its input and its state.

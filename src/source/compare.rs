@@ -34,6 +34,17 @@ pub struct Known<'a> {
     pub after: Option<Generation>,
 }
 
+/// What two files have in common that begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// Where the last whole line ends that both have.
+    pub end: u64,
+    /// This one goes on where the copy does not, or not like that.
+    pub more: bool,
+    /// The copy goes on where this one does not, or not like that.
+    pub copy_more: bool,
+}
+
 impl Known<'_> {
     /// Whether too little was read to tell its content from that of others: files may all begin with
     /// the same line.
@@ -56,13 +67,10 @@ impl FollowedFile {
         let resume = identity::plan_resume(Comparison {
             same_file: self.identity.is_same_file(known.identity),
             size: self.size,
-            offset: known.offset,
+            least: if known.is_weak() { known.size.max(known.offset) } else { known.offset },
             same_head: head,
             same_mark: known.mark.matches(&context) || makes(Mutant::MarkUnchecked),
         });
-        // Where little was read, only its size tells that it was cut and holds other content.
-        let is_cut = known.is_weak() && self.size < known.size;
-        let resume = if resume == Resume::Continue && is_cut { Resume::Truncated } else { resume };
         let same_inode = makes(Mutant::InodeAlone) && self.identity.ino == known.identity.ino;
         let resume = if same_inode { Resume::Continue } else { resume };
         match resume {
@@ -101,6 +109,18 @@ impl FollowedFile {
         Ok(same)
     }
 
+    /// Whether all that is remembered of a file stands in this one, whoever it is. False: it does not, or
+    /// that can't be told.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn holds(&self, known: &Known<'_>) -> io::Result<bool> {
+        let Some(head) = known.head.filter(|_| !known.is_weak()) else { return Ok(false) };
+        Ok(self.file.facts()?.size >= known.size
+            && self.has_head(head)?
+            && known.mark.matches(&self.before(known)?))
+    }
+
     fn has_head(&self, head: &Fingerprint) -> io::Result<bool> {
         Ok(head.matches(&self.peek(0, head.length as usize)?))
     }
@@ -133,7 +153,12 @@ impl FollowedFile {
     pub fn is_copied_in(&self, other: &mut Self, max_line: usize) -> io::Result<bool> {
         let position = self.framer.position();
         if position == 0 {
-            return self.is_whole_in(other);
+            // What stands in it may be another content than was to be read, which was cut.
+            let is_it = match &self.head {
+                Some(head) => other.has_head(head)?,
+                None => !self.has_shrunk(),
+            };
+            return Ok(is_it && self.is_whole_in(other)?);
         }
         // The beginning of a line is that of many.
         if self.head.is_none_or(|head| self.whole_lines_end() <= u64::from(head.length)) {
@@ -152,11 +177,53 @@ impl FollowedFile {
         other.resume_as_copy(&known, max_line)
     }
 
-    /// Whether nothing of `copy`, which begins with what was read of this one, is missing here, or may be
-    /// found to be missing: then reading goes on in the copy.
-    pub fn has_all_of(&self, copy: &Self) -> bool {
-        let size = self.file.facts().map_or(0, |facts| facts.size);
-        copy.size <= self.size.max(size) || self.has_shrunk() || !self.is_intact().unwrap_or(false)
+    /// Whether there is as much of this file as of `copy`, which begins with what was read of it.
+    pub fn is_as_long_as(&self, copy: &Self) -> bool {
+        let size = |it: &Self| it.file.facts().map_or(it.size, |facts| facts.size).max(it.size);
+        size(copy) <= size(self)
+    }
+
+    /// Whether what was seen of it may not be there any more.
+    pub fn may_be_cut(&self) -> bool {
+        self.has_shrunk() || !self.is_intact().unwrap_or(false)
+    }
+
+    /// How much of what is not read yet stands in `copy` too, which begins with what was read. None: more
+    /// than is compared, or this file was cut.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn common_with(&self, copy: &Self) -> io::Result<Option<Common>> {
+        if !self.is_intact()? {
+            return Ok(None);
+        }
+        let (from, mut end) = (self.line_start(), self.line_start());
+        let mut at = from;
+        while at < from + SEARCHED_MAX {
+            let (here, there) = (self.peek(at, BLOCK_BYTES)?, copy.peek(at, BLOCK_BYTES)?);
+            let same = here.iter().zip(&there).take_while(|(a, b)| a == b).count();
+            if let Some(last) = memchr::memrchr(b'\n', &here[..same]) {
+                end = at + last as u64 + 1;
+            }
+            if same < BLOCK_BYTES {
+                let (more, copy_more) = (here.len() > same, there.len() > same);
+                return Ok(Some(Common { end, more, copy_more }));
+            }
+            at += same as u64;
+        }
+        Ok(None)
+    }
+
+    /// What may still be written to this file when a copy of it is read on in its place, a life of its own:
+    /// all behind `end`, up to where the copy has it too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn later_life(&self, end: u64, max_line: usize) -> io::Result<Self> {
+        let mut later = self.next_life(max_line);
+        later.refresh_size()?;
+        later.move_to(end, max_line)?;
+        Ok(later)
     }
 
     /// Whether all there is in this file so far is what `other` begins with: it may be a copy of that

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use super::compare::Known;
+pub use super::compare::{Common, Known};
 use super::gzip::Gzip;
 use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
 use crate::domain::identity::{self, Fingerprint, HEAD_BYTES, Identity};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::file::{FollowedFile, identity_of};
 use crate::domain::identity::Identity;
 use crate::domain::rotation::{self, Packing, Rotated};
-use crate::platform::fs::{FileKind, Fs};
+use crate::platform::fs::{FileKind, Fs, is_out_of_descriptors};
 
 /// A file beside the input.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Sibling {
     pub modified_ns: i64,
 }
 
-/// A rotation is under way: what was listed has other names by now.
+/// A rotation is under way, and what was listed has other names by now; or one can't look at it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved;
 
@@ -139,8 +139,14 @@ impl Siblings {
             if name.packing == Packing::Other || is_other(file) {
                 return None;
             }
-            // One that can't be read is told of where it is missed.
-            let Some(mut file) = file.open(fs, max_line).ok()? else { return Some(Err(Moved)) };
+            let mut file = match file.open(fs, max_line) {
+                Ok(Some(file)) => file,
+                Ok(None) => return Some(Err(Moved)),
+                // Without a descriptor nothing can be said of it.
+                Err(error) if is_out_of_descriptors(&error) => return Some(Err(Moved)),
+                // One that can't be read is told of where it is missed.
+                Err(_) => return None,
+            };
             goes_on(&mut file).unwrap_or(false).then_some(Ok(file))
         })
     }

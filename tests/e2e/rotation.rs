@@ -275,6 +275,37 @@ fn in_32_a_file_that_an_editor_saved_goes_on_where_it_was() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// With a backup left or not, what the app writes to the file that it still has open arrives.
+#[test]
+fn in_32_who_has_the_file_open_that_an_editor_replaced_goes_on_writing_to_it() {
+    for backup in [false, true] {
+        let setup = setup();
+        let daemon = setup.deliver(0..10);
+        let mut app = setup.bridge.append();
+        let content = fs::read(setup.bridge.input()).unwrap();
+        if backup {
+            fs::rename(setup.bridge.input(), rotated(&setup, "~")).unwrap();
+        }
+        let copy = setup.bridge.directory().join("events/.saved");
+        fs::write(&copy, content).unwrap();
+        fs::rename(&copy, setup.bridge.input()).unwrap();
+        daemon.wait_for_log("the new file is a copy of one before");
+        app.events(10..20);
+        setup.expect(&(0..20).collect::<Vec<_>>());
+        // Who opens it anew writes to the new one.
+        setup.bridge.append().events(20..30);
+        setup.expect(&(0..30).collect::<Vec<_>>());
+        app.events(30..40);
+        setup.expect(&(0..40).collect::<Vec<_>>());
+        assert_eq!(daemon.stop(), 0);
+        let daemon = setup.bridge.start();
+        setup.bridge.append().events(40..50);
+        setup.expect(&(0..50).collect::<Vec<_>>());
+        assert_eq!(daemon.stop(), 0);
+        assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    }
+}
+
 #[test]
 fn ck_08_without_a_readable_position_rotated_files_are_read_too_oldest_first() {
     let setup = setup();

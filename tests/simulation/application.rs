@@ -6,6 +6,7 @@ use openalgo_bridge::platform::fs::FileKind;
 
 use crate::disk::INPUT;
 use crate::model::Model;
+use crate::reading::CROWDED;
 use crate::script::{Kind, Op};
 use crate::world::World;
 
@@ -42,7 +43,7 @@ impl World {
                 }
             }
             Kind::DeleteOldest => self.delete_oldest(),
-            Kind::Late => self.late(a),
+            Kind::Late => self.late(a, b == 1),
             Kind::LateFinish => {
                 if let Some(path) = self.siblings.last().cloned() {
                     self.finish(&path);
@@ -133,6 +134,9 @@ impl World {
     fn finish(&mut self, path: &Path) {
         let mut model = self.shared.model();
         let Some(uid) = model.disk.at(path) else { return };
+        if model.ended_within_a_line(uid) {
+            return;
+        }
         if let Some(track) = model.tracks.get_mut(&uid) {
             let unfinished = std::mem::take(&mut track.unfinished);
             if !unfinished.is_empty() {
@@ -141,13 +145,38 @@ impl World {
         }
     }
 
-    fn late(&mut self, kind: u64) {
-        let Some(path) = self.siblings.last() else { return };
+    /// Into the newest sibling, or into a file that was replaced.
+    fn late(&mut self, kind: u64, replaced: bool) {
+        let path = self.siblings.last().map_or(Path::new(""), |path| path);
         let mut model = self.shared.model();
-        let Some(uid) = model.disk.at(path) else { return };
+        // Once nobody reads it any more, it is just gone.
+        let run = model.run;
+        let is_held = |it: &(u64, u64)| it.1 == run && model.disk.nodes.contains_key(&it.0);
+        let found = match self.replaced.filter(|it| replaced && model.alive && is_held(it)) {
+            Some((uid, _)) => Some(uid),
+            None => model.disk.at(path),
+        };
+        let Some(uid) = found else { return };
+        let is_replaced = model.disk.at(path) != Some(uid);
+        let Some(track) = model.tracks.get(&uid) else { return };
+        let finished = track.finished.is_some();
         // A copy has no writer.
-        if model.tracks.get(&uid).is_none_or(|track| track.copy) {
+        if (track.copy && !is_replaced) || model.ended_within_a_line(uid) {
             return;
+        }
+        if is_replaced {
+            let read = model.handles.values().any(|handle| handle.uid == uid && handle.is_lane);
+            if !read && !finished && model.handles.len() < CROWDED {
+                model.violate("V1", format!("file {uid} is closed, its writer has it open"));
+            }
+            if !read {
+                return;
+            }
+            model.counters.written_where_replaced += 1;
+            model.disturbed = true;
+            // What took its place is no copy of all of it any more.
+            let others = model.tracks.values_mut().filter(|track| track.replaces == Some(uid));
+            others.for_each(|track| track.differs_from_replaced = true);
         }
         let unfinished = std::mem::take(&mut model.tracks.entry(uid).or_default().unfinished);
         model.append(uid, &unfinished);

@@ -53,6 +53,7 @@ counters! {
     closed_after_quiet,
     moved_back,
     late_lines,
+    written_where_replaced,
     unterminated_last_lines,
     resumed_from_a_copy,
     resumed_after_a_rotation_while_down,

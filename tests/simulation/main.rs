@@ -2,7 +2,8 @@
 //! seed through everything that can happen to them.
 //!
 //! `SIMULATE_SEED=7` or `SIMULATE_SCRIPT=file` replays one with everything that happens,
-//! `SIMULATE_HOURS=1` goes on with new seeds (`make simulate`). A seed that fails is shrunk to a
+//! `SIMULATE_FROM=5000 SIMULATE_SEEDS=1000` runs others than usual, `SIMULATE_HOURS=1` goes on with ever new
+//! ones (`make simulate`). A seed that fails is shrunk to a
 //! script; it goes into `regressions/`, which every run replays.
 
 // The whole crate is a test; clippy's exception for tests knows only functions marked as one.

@@ -1,7 +1,7 @@
 //! The world around the daemon, as it really is: files with every byte ever written, a broker, time.
 //! The doors call in here; what they see is compared with what must be true.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use openalgo_bridge::domain::acks::RecordId;
@@ -54,6 +54,8 @@ pub(crate) struct Track {
     pub(crate) skipped: u64,
     /// It was quiet for so long that it counted as finished here: what comes behind is not read.
     pub(crate) finished: Option<u64>,
+    /// And that was within a line: what followed it would be no line of the model's, so nothing does.
+    pub(crate) ended_within_a_line: bool,
     /// How far it was read at all, by any run.
     pub(crate) ever_read: u64,
     /// How much of it the present run saw, since it was last cut.
@@ -64,7 +66,7 @@ pub(crate) struct Track {
     pub(crate) copy: bool,
     /// It was beside the input before the first start: nobody asks for it.
     pub(crate) before_start: bool,
-    /// Whether it is found is left open, see `NOT_JUDGED`.
+    /// Whether it is found is left open, see `owed.rs`.
     pub(crate) unjudged: bool,
     /// It was written when the wall clock was behind what it had shown before.
     pub(crate) in_the_past: bool,
@@ -74,6 +76,8 @@ pub(crate) struct Track {
     pub(crate) gone: Vec<Owed>,
     /// It goes on with the content of another one, which it replaced.
     pub(crate) replaces: Option<u64>,
+    /// And more was written to that one since.
+    pub(crate) differs_from_replaced: bool,
     /// It is a copy of this file, of which that run had read so much already.
     pub(crate) copied_from: Option<CopiedFrom>,
 }
@@ -122,7 +126,7 @@ pub(crate) struct Model {
     /// Lines that the present run has read.
     pub(crate) consumed: BTreeSet<usize>,
     /// When they were read, in ticks, and from which file, until they are sent.
-    pub(crate) read_at: BTreeMap<usize, (u64, u64)>,
+    pub(crate) read_at: BTreeMap<usize, VecDeque<(u64, u64)>>,
     /// Lines that the present run handed to the sink.
     pub(crate) sent: BTreeSet<usize>,
     pub(crate) order: Order,

@@ -172,6 +172,14 @@ impl Model {
         let promised = handed.promised.into_iter();
         let kept = promised.filter(|owed| !self.is_unnoticed(owed, checkpoint, &handed.files));
         self.owed = kept.collect();
+        // Before the daemon looks, as much may have come in the place of what is gone.
+        for owed in &self.owed {
+            if let Some(track) = self.tracks.get_mut(&owed.uid)
+                && !track.placed.iter().any(|it| it.line == Some(owed.line))
+            {
+                track.gone.push(*owed);
+            }
+        }
         for (state, (uid, cuts)) in checkpoint.generations.iter().zip(handed.files) {
             let Some(uid) = uid else { continue };
             let track = self.tracks.get(&uid).filter(|track| track.cuts == cuts);
@@ -262,7 +270,7 @@ impl Model {
         if elsewhere {
             return self.violate("V3", format!("line {line} was rejected as from offset {offset}"));
         }
-        self.name((generation, offset), line);
+        self.name((generation, offset), line, None);
         self.open.insert((generation, offset), (rejected.record, line));
         self.places.insert(rejected.record, (generation, offset));
         self.checkpoints.texts.insert(rejected.record, (rejected.text.clone(), line));
@@ -356,7 +364,8 @@ impl Model {
     fn check_position_at_rest(&mut self) {
         let Some(uid) = self.disk.input() else { return };
         let end = self.tracks[&uid].placed.last().map_or(0, |placed| placed.end);
-        let skipped = self.tracks[&uid].skipped;
+        // What was left out at the first start and was cut since is read from its start.
+        let skipped = if self.tracks[&uid].life == 0 { self.tracks[&uid].skipped } else { 0 };
         let (offset, newest) = (self.checkpoints.newest_offset, self.checkpoints.newest);
         if self.checkpoints.written > 0 && offset != end.max(skipped) {
             return self

@@ -1,4 +1,17 @@
 //! What has to arrive, by where it stands: nothing else of how the daemon finds it is asked.
+//!
+//! Of rotated files that are not open, it is not asked for
+//!
+//! - where there are no births and only the last write gives the order, after a late writer changed that;
+//! - what came while the directory could not be looked at, if the daemon ended before it could;
+//! - a copy of a file that had replaced another one since the last look;
+//! - what came in the place of content that was cut, and was cut again before the first cut was judged;
+//! - what was beside the input at the first start, or before anything was known of it;
+//! - where the file system gives inodes again and knows no births: a new file may be the old one, and what
+//!   is gone may have another one in its place;
+//! - whether the loss of what was read of no more than a first line that all files have is told;
+//! - files that were written while the wall clock was behind a time that it had shown before;
+//! - what was written to a file after it was quiet for long, or closed for others, and finished.
 
 use std::path::Path;
 
@@ -9,18 +22,6 @@ use openalgo_bridge::telemetry::snapshot::LostStatus;
 use crate::disk::{INPUT, INPUT_DIRECTORY};
 use crate::lines::Class;
 use crate::model::Model;
-
-/// What of this the oracle does not ask for, of rotated files that are not open.
-pub(crate) const NOT_JUDGED: [&str; 8] = [
-    "where there are no births and only the last write gives the order, after a late writer changed that",
-    "what came while the directory could not be looked at, if the daemon ended before it could",
-    "a copy of a file that had replaced another one since the last look",
-    "what came in the place of content that was cut, and was cut again before the first cut was judged",
-    "what was beside the input at the first start, or before anything was known of it",
-    "where the file system gives inodes again and knows no births: a new file may be the old one",
-    "files that were written while the wall clock was behind a time that it had shown before",
-    "what was written to a file after it was quiet for long, or closed for others, and finished",
-];
 
 /// A line that the daemon has seen: it arrives, or these bytes are told as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,7 +149,7 @@ impl Model {
         }
     }
 
-    /// Whether the daemon has to find a rotated file that it has not open: see [`NOT_JUDGED`].
+    /// Whether the daemon has to find a rotated file that it has not open: see the module.
     pub(crate) fn is_judged(&self, uid: u64) -> bool {
         let Some(track) = self.tracks.get(&uid) else { return false };
         let is_known = self.config.births || !self.config.reuses;
@@ -184,12 +185,18 @@ impl Model {
         if let Some(line) = self.consumed.iter().find(|line| !self.is_settled(**line)) {
             return self.violate("V1", format!("line {line} was read and is missing"));
         }
+        if self.config.reuses && !self.config.births {
+            // What is gone, and has another file in the place of its inode, nobody can miss.
+            let nodes = &self.disk.nodes;
+            self.owed.retain(|owed| nodes.contains_key(&owed.uid));
+        }
         let new = told.get(self.told_before..).unwrap_or_default();
         let is_told = |owed: &Owed| new.iter().any(|lost| covers(lost.from, lost.to, owed));
         let open = self.owed.iter().filter(|owed| !self.is_settled(owed.line));
         // It may have been seen at several places: one that is told is enough.
         let mut untold = open
             .clone()
+            .filter(|owed| !self.is_like_others(owed.uid))
             .filter(|owed| !open.clone().any(|other| other.line == owed.line && is_told(other)));
         if let Some(owed) = untold.next() {
             return self.violate("V1", format!("{owed:?} was not told as lost, but {new:?}"));
@@ -199,6 +206,12 @@ impl Model {
         if !told.is_empty() && !self.disturbed {
             self.violate("V1", format!("nothing was lost, but {told:?}"));
         }
+    }
+
+    /// Whether nothing was read of a file but a first line that all files have: any may be a copy of it.
+    fn is_like_others(&self, uid: u64) -> bool {
+        let track = self.tracks.get(&uid).filter(|_| self.config.headers);
+        track.is_some_and(|it| it.placed.first().is_none_or(|first| it.ever_read <= first.end))
     }
 
     /// What was told before this run is not told for what it misses.

@@ -56,8 +56,13 @@ impl Handle {
         let end = offset + bytes.len();
         self.known.resize(self.known.len().max(end), 0);
         self.known[offset..end].copy_from_slice(bytes);
+    }
+
+    /// The same, of what the file is known to begin with.
+    fn learn_beginning(&mut self, offset: usize, bytes: &[u8]) {
+        self.learn(offset, bytes);
         if offset <= self.prefix {
-            self.prefix = self.prefix.max(end);
+            self.prefix = self.prefix.max(offset + bytes.len());
         }
     }
 }
@@ -172,8 +177,14 @@ impl Model {
             let both = handle.prefix.min(data.len());
             handle.known[..both] != data[..both]
         };
-        // What a lane knows before its first read it knows from when it was opened.
+        // What a lane knows before its first read it knows from when it was opened; or, of a copy and of
+        // what it replaced, from when they were compared.
         if !handle.is_lane || handle.was_read {
+            handle.learn_beginning(start, data);
+        } else if !new
+            && (self.tracks[&uid].copy
+                || self.tracks.values().any(|track| track.replaces == Some(uid)))
+        {
             handle.learn(start, data);
         }
         if !new || count < wanted {
@@ -199,7 +210,9 @@ impl Model {
         let first = !std::mem::replace(&mut handle.was_read, true);
         // An unfinished line of content that was cut to its last lines is one of those.
         let moved = !first && position > 0 && position != before;
-        let forgotten = if moved { handle.unfinished } else { 0 };
+        // Of a file that was replaced, a line that goes on there and in its place is two.
+        let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
+        let forgotten = if moved && !replaced { handle.unfinished } else { 0 };
         handle.position = end;
         let data = &self.disk.nodes[&uid].data[..end as usize];
         let line_start = memchr::memrchr(b'\n', data).map_or(0, |end| end + 1);
@@ -223,7 +236,7 @@ impl Model {
         for placed in track.placed[from..].iter().take_while(|placed| placed.end <= end) {
             if let Some(line) = placed.line {
                 self.consumed.insert(line);
-                self.read_at.insert(line, (tick, uid));
+                self.read_at.entry(line).or_default().push_back((tick, uid));
             }
         }
         self.happened("read", &[uid, position, end - position]);
@@ -249,6 +262,16 @@ impl Model {
         }
     }
 
+    /// Whether a file counts as finished, or is about to, within a line: what followed that would be no line
+    /// of the model's.
+    pub(crate) fn ended_within_a_line(&self, uid: u64) -> bool {
+        let is_quiet = |handle: &Handle| {
+            handle.unfinished > 0 && self.now.saturating_sub(handle.last_data) >= QUIET
+        };
+        self.tracks.get(&uid).is_some_and(|track| track.ended_within_a_line)
+            || self.handles.values().any(|handle| handle.uid == uid && is_quiet(handle))
+    }
+
     /// The daemon closes a file.
     pub(crate) fn on_closed(&mut self, handle: u64) {
         let Some(handle) = self.handles.remove(&handle) else { return };
@@ -257,7 +280,7 @@ impl Model {
             return;
         }
         self.happened("close", &[handle.uid]);
-        let quiet = self.now.saturating_sub(handle.last_data) >= Duration::from_mins(5);
+        let quiet = self.now.saturating_sub(handle.last_data) >= QUIET;
         // Where others wait for its place.
         let early = self.waiting > 0 && self.handles.len() >= CROWDED;
         let is_input = self.disk.input() == Some(handle.uid);
@@ -267,9 +290,13 @@ impl Model {
             && let Some(track) = self.tracks.get_mut(&handle.uid)
         {
             track.finished = Some(handle.position);
+            track.ended_within_a_line |= handle.unfinished > 0;
         }
     }
 }
 
+/// When a file that was moved away counts as finished.
+const QUIET: Duration = Duration::from_mins(5);
+
 /// With so many files open, one that was read to its end may be closed for another one.
-const CROWDED: usize = 60;
+pub(crate) const CROWDED: usize = 60;

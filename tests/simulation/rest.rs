@@ -57,7 +57,8 @@ impl World {
             at_rest = if still { at_rest + 1 } else { 0 };
             // Longer than the commit interval and the look at the path. What may be a copy that is still
             // being made takes minutes.
-            if at_rest >= 6 && (at_rest >= 30 || self.shared.model().missing().is_none()) {
+            let done = told && self.shared.model().missing().is_none();
+            if at_rest >= 6 && (at_rest >= 30 || done) {
                 break;
             }
         }

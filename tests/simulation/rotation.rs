@@ -93,6 +93,9 @@ impl World {
         let Some(path) = self.siblings.pop() else { return };
         self.next_order += 1;
         let mut model = self.shared.model();
+        if model.disk.at(&path).is_some_and(|uid| model.ended_within_a_line(uid)) {
+            return;
+        }
         let _ = model.disk.rename(&path, Path::new(INPUT));
         model.counters.moved_back += 1;
         if let Some(uid) = model.disk.input() {
@@ -146,7 +149,8 @@ impl World {
         // What was copied is not gone.
         // Of which part nothing was read, the copy can't be known by its content.
         let known = model.tracks.get(&copy).is_some_and(|track| track.copied_from.is_some());
-        let disturbed = model.disturbed || other || between == 2 || !known;
+        let disturbed =
+            model.disturbed || other || between == 2 || !known || !model.disk.node(uid).readable;
         model.write_from(uid, 0, b"");
         model.disturbed = disturbed;
         drop(model);
@@ -166,10 +170,17 @@ impl World {
         self.next_order += 1;
         let track = model.tracks.entry(copy).or_default();
         (track.copy, track.order, track.replaces) = (false, self.next_order, Some(uid));
-        model.disturbed |= track.copied_from.is_none();
+        // Half a line in it may be finished there by its writer, and else is lost.
+        model.disturbed |= track.copied_from.is_none() || !content.ends_with(b"\n");
         model.append(copy, &content);
+        let followed = model.handles.values().any(|handle| handle.uid == uid && handle.is_lane);
+        let replaced = (followed && model.alive).then_some((uid, model.run));
+        if replaced.is_some() {
+            model.disk.opened(uid);
+        }
         let _ = model.disk.rename(saved, Path::new(INPUT));
         drop(model);
+        self.replaced = replaced;
         if more {
             self.append(31, 9, 0);
         }

@@ -195,7 +195,8 @@ fn number_from(variable: &str) -> Option<u64> {
 /// The first seed, how many, and until when instead.
 pub(crate) fn seeds_to_run() -> (u64, u64, Option<Instant>) {
     let seeds = number_from("SIMULATE_SEEDS").unwrap_or(SEEDS);
-    let Some(hours) = number_from("SIMULATE_HOURS") else { return (0, seeds, None) };
+    let first = number_from("SIMULATE_FROM").unwrap_or(0);
+    let Some(hours) = number_from("SIMULATE_HOURS") else { return (first, seeds, None) };
     // Other seeds each time: those of every run are known to pass.
     let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     (now << 20, 0, Some(Instant::now() + Duration::from_secs(3_600 * hours)))

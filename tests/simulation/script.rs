@@ -39,18 +39,18 @@ operations! {
     /// So many at once, and whether the daemon has a turn after each.
     Rotations "rotations" 1 (80, 1),
     /// By an editor, into a new file: whether with a line more.
-    Save "save" 4 (1),
+    Save "save" 8 (1),
     /// Cut to so many thousandths of its size.
     Truncate "truncate" 12 (1000),
     /// Other content in place: lines, and whether it is longer than before.
     Rewrite "rewrite" 10 (5, 1),
     /// The last lines of its own content in place, and whether the daemon looks while it is empty.
-    Trim "trim" 6 (3, 1),
+    Trim "trim" 12 (3, 1),
     Unlink "unlink" 10 (),
     /// The oldest sibling is deleted.
     DeleteOldest "delete-oldest" 10 (),
-    /// A line into the newest sibling, by who has it still open.
-    Late "late" 20 (767),
+    /// A line by who has a file still open: the newest sibling, or (1) one that was replaced.
+    Late "late" 20 (767, 1),
     /// The rest of an unfinished line there.
     LateFinish "late-finish" 8 (),
     /// May not be read (0), or may again.

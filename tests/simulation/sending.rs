@@ -69,12 +69,13 @@ impl Model {
             let text = format!("line {line} was published as from offset {}", message.offset);
             return self.violate("V2", text);
         }
-        self.name(place, line);
+        let mut reads = self.read_at.get_mut(&line);
+        let read = reads.as_mut().and_then(|reads| reads.pop_front());
+        self.name(place, line, read.map(|(_, uid)| uid));
         self.open.insert(place, (id, line));
         self.places.insert(id, place);
         // A line that is read once is sent once. What a cut left without its LF is sent as the last
         // line of a file that is over, and nobody saw it being read as a line.
-        let read = self.read_at.remove(&line);
         let uncut = |home: &Home| {
             self.tracks.get(&home.uid).is_some_and(|track| track.cuts == 0 && track.opens == 1)
         };
@@ -92,7 +93,7 @@ impl Model {
     }
 
     /// A generation and an offset are the name of one line for ever.
-    pub(crate) fn name(&mut self, place: (Generation, u64), line: usize) {
+    pub(crate) fn name(&mut self, place: (Generation, u64), line: usize, from: Option<u64>) {
         let Line { homes, header, .. } = &self.lines.all[line];
         let home = homes.iter().rev().find(|home| home.offset == place.1);
         let uid = home.map(|home| home.uid);
@@ -103,9 +104,10 @@ impl Model {
         if ambiguous || (!self.config.births && alike) {
             return;
         }
+        // It may have been read from a copy of the file where it was written.
         if homes.len() == 1
             && !header
-            && let Some(uid) = uid
+            && let Some(uid) = uid.filter(|uid| from.is_none_or(|from| from == *uid))
         {
             let uid = self.first_of(uid);
             let known = *self.generations.entry(place.0).or_insert(uid);
@@ -200,7 +202,8 @@ impl Model {
     fn check_repeated(&mut self, line: usize, before: Delivered, uid: u64) {
         let homes = &self.lines.all[line].homes;
         let length = self.lines.all[line].content.len() as u64;
-        let causes = homes.iter().filter_map(|home| Some(self.tracks.get(&home.uid)?.cause));
+        let files = homes.iter().map(|home| home.uid).chain([uid]);
+        let causes = files.filter_map(|uid| Some(self.tracks.get(&uid)?.cause));
         let cause = causes.max().unwrap_or_default();
         if before.run == self.run {
             let copy = self.tracks.get(&uid).filter(|it| it.life == 0 && !it.moved_back);
@@ -216,12 +219,27 @@ impl Model {
             }
             return;
         }
-        let behind = homes.iter().find_map(|home| {
-            let Continued { from, life, tick } = *self.continued.get(&home.uid)?;
+        // Where it stands in several files, the run may have gone on before it in one of them.
+        let behind = homes.iter().filter_map(|home| {
+            let Some(there) = self.continued.get(&home.uid) else {
+                let track = self.tracks.get(&home.uid);
+                let is_other =
+                    track.is_some_and(|it| it.life != home.life || it.differs_from_replaced);
+                return is_other.then_some(None);
+            };
+            let Continued { from, life, tick } = *there;
             let is_before = home.life == life && home.offset + length <= from;
-            (is_before && cause < tick).then_some(from)
+            // Another file that begins with the one line that was read may be any other.
+            let first = self.tracks.get(&home.uid).and_then(|track| track.placed.first());
+            let is_weak = home.uid != uid && first.is_some_and(|first| from <= first.end);
+            Some((is_before && !is_weak && cause < tick).then_some(from))
         });
-        if let Some(from) = behind.filter(|_| !self.blind_start) {
+        let behind: Option<Vec<u64>> = behind.collect();
+        let behind = behind.and_then(|all| all.first().copied());
+        // Of what replaced a file and was rotated before the daemon saw it, it can't tell which it is of.
+        let unseen = self.tracks.get(&uid).is_some_and(|it| it.replaces.is_some() && it.opens == 1);
+        let unseen = unseen && self.disk.input() != Some(uid);
+        if let Some(from) = behind.filter(|_| !self.blind_start && !unseen) {
             let text = format!("line {line} ends before {from}, where the run went on");
             self.violate("V8", text);
         }

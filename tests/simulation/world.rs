@@ -28,6 +28,9 @@ pub(crate) struct World {
     pub(crate) daemon: Option<Daemon>,
     /// Files that stood at the path, oldest first.
     pub(crate) siblings: Vec<PathBuf>,
+    /// A file that an editor replaced while the daemon followed it, and in which run that was. Its writer
+    /// has it still open.
+    pub(crate) replaced: Option<(u64, u64)>,
     pub(crate) next_sibling: u64,
     pub(crate) next_order: u64,
     /// The last stop was a clean one, and nothing was changed since.
@@ -57,6 +60,7 @@ impl World {
             shared,
             daemon: None,
             siblings,
+            replaced: None,
             next_sibling: 0,
             next_order: 0,
             untouched: false,
@@ -316,8 +320,11 @@ impl World {
             let data = &mut model.disk.node_mut(uid).data;
             if !data.is_empty() {
                 let at = rng.below(data.len() as u64) as usize;
+                // A later version's checkpoint is never put aside: nothing would start any more.
+                let is_version = data[..at].ends_with(b"\"version\":");
                 match index as u64 + rng.below(3) {
                     0 => data.truncate(at),
+                    _ if is_version => data[at] = b'x',
                     _ => data[at] ^= 1 << rng.below(8),
                 }
             }

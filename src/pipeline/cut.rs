@@ -1,0 +1,153 @@
+//! Content that was cut: what came in its place, and where the rest of it is.
+
+use std::io;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Pipeline;
+use super::lane::{Lane, LaneState, PendingCut};
+use super::moved::Copy;
+use crate::checkpoint::{Lost, LostReason};
+use crate::domain::identity::Identity;
+use crate::domain::ledger::Ledger;
+use crate::source::file::{Cut, FollowedFile};
+
+/// A file that was cut may be being rewritten: its new content is looked at when its size has been the
+/// same for so long, or at the latest after this time.
+const CUT_SETTLES: Duration = Duration::from_millis(50);
+const CUT_SETTLES_AT_MOST: Duration = Duration::from_millis(300);
+
+impl Pipeline {
+    /// The content that was being read is gone; what follows is another life of the same file.
+    pub(super) fn on_cut(&mut self, index: usize, cut: Cut) {
+        warn!(
+            position = cut.unread.start,
+            reason = reason_of(&cut).as_str(),
+            "the input was cut: its content is another one now"
+        );
+        let now = self.edges.clock.now();
+        let lane = &mut self.lanes[index];
+        let size = lane.file.size();
+        lane.cut = Some(PendingCut { cut, began: now, size, since: now });
+    }
+
+    /// Ends a life that was cut, once its new content can be judged. False: not yet.
+    pub(super) fn end_cut_life(&mut self, index: usize) -> bool {
+        let (now, max_line) = (self.edges.clock.now(), self.settings.max_line_bytes);
+        let lane = &mut self.lanes[index];
+        let Some(pending) = &mut lane.cut else { return true };
+        // From the open file: its path may name another one by now.
+        let mut next = lane.file.next_life(max_line);
+        // An error shows again when it is read.
+        let size = next.refresh_size().unwrap_or(pending.size);
+        if size != pending.size {
+            (pending.size, pending.since) = (size, now);
+        }
+        // Also one that gives an error is no longer what it was.
+        if lane.file.is_intact().unwrap_or(false) {
+            let (cut, generation) = (pending.cut, lane.file.generation());
+            let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
+            lane.file.accept_size(size);
+            lane.cut = None;
+            info!(from, to, "what was read is still there: reading goes on");
+            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
+            return true;
+        }
+        let last_try = now >= pending.began + CUT_SETTLES_AT_MOST;
+        let settled = now >= pending.since + CUT_SETTLES || last_try;
+        let (cut, state) = (pending.cut, lane.state);
+        let found = go_on_behind_mark(&lane.file, &mut next, max_line).unwrap_or(None);
+        // What is in flight is among those lines, and would not be found behind them if the bridge died.
+        let in_flight = found.is_some() && !lane.is_settled_to_line();
+        let found = found.filter(|_| !in_flight);
+        let copy = match found {
+            Some(_) => Some(Copy::Nowhere),
+            None if settled => self.copy_of(index),
+            None => None,
+        };
+        if (copy.is_none() || in_flight) && !last_try {
+            self.input.look_at(now + CUT_SETTLES);
+            return false;
+        }
+        if in_flight {
+            next = self.lanes[index].file.next_life(max_line);
+        }
+        let index = match &copy {
+            Some(Copy::At(copy)) => self.take_over(index, copy.identity()),
+            _ => index,
+        };
+        self.lanes[index].cut = None;
+        let is_last = index + 1 == self.lanes.len();
+        let lane = &mut self.lanes[index];
+        if let Some(offset) = found {
+            info!(offset, "it was cut to its last lines: reading goes on behind them");
+            lane.file.forget_unfinished(max_line);
+            lane.state = LaneState::Over;
+        } else {
+            info!("it is read from its start");
+            self.finish_or_copy(index, &cut, copy.unwrap_or(Copy::Nowhere));
+        }
+        let mut next = self.new_lane(next, Ledger::default());
+        next.state = state;
+        next.opened_size = 0;
+        let newest = self.lanes[index].file.modified_ns();
+        self.lanes.insert(index + 1, next);
+        // It may have been copied and cut again before anyone looked.
+        if is_last {
+            self.open_unseen(newest);
+        }
+        self.position.moved();
+        true
+    }
+
+    /// A copy in which this lane goes on is not read by another one, which waited to know what it is.
+    /// Where the lane is then.
+    fn take_over(&mut self, index: usize, copy: &Identity) -> usize {
+        let is_copy = |lane: &Lane| lane.suspect && lane.file.identity().is_same_file(copy);
+        let before = self.lanes[..index].iter().filter(|lane| is_copy(lane)).count();
+        self.lanes.retain(|lane| !is_copy(lane));
+        index - before
+    }
+
+    /// What was not read of a life that was cut is in a copy, or lost.
+    fn finish_or_copy(&mut self, index: usize, cut: &Cut, copy: Copy) {
+        let now = self.edges.clock.now();
+        let lane = &mut self.lanes[index];
+        if let Copy::At(copy) = copy {
+            info!(path = %copy.path().display(), "it was copied before: the rest is read there");
+            self.rotations.seen.add(*copy.identity());
+            lane.file.go_on_in(*copy);
+            (lane.state, lane.last_data) = (LaneState::Superseded, now);
+            return;
+        }
+        let generation = lane.file.generation();
+        let head = lane.file.head().map_or(0, |head| u64::from(head.length));
+        let between = lane.file.modified_ns()..=lane.file.changed_ns();
+        lane.finish();
+        if matches!(copy, Copy::Read) {
+            info!("it was copied before: the rest is read there already");
+            return;
+        }
+        let (from, to) = (cut.unread.start, cut.unread.end);
+        if from > head || !self.has_unseen_of_size(to, &between) {
+            self.lose(Lost { generation, from, to, reason: reason_of(cut) });
+        }
+    }
+}
+
+/// Moves a new life of the same file behind the last lines of the old one, if it begins with them.
+fn go_on_behind_mark(
+    old: &FollowedFile,
+    next: &mut FollowedFile,
+    max_line: usize,
+) -> io::Result<Option<u64>> {
+    let Some(mark) = old.line_mark() else { return Ok(None) };
+    let Some(end) = next.find_mark(&mark)? else { return Ok(None) };
+    next.move_to(end, max_line)?;
+    Ok(Some(end))
+}
+
+fn reason_of(cut: &Cut) -> LostReason {
+    if cut.truncated { LostReason::TruncatedUnread } else { LostReason::Rewritten }
+}
