@@ -18,6 +18,7 @@ mod crash;
 mod files;
 mod host;
 mod http;
+mod links;
 mod outage;
 mod poison;
 mod relay;
