@@ -30,3 +30,4 @@ mod state;
 mod status;
 mod stop;
 mod strangers;
+mod writers;
