@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod consumer;
 pub mod daemon;
+pub mod disk;
 pub mod events;
 pub mod host;
 pub mod http;
