@@ -15,6 +15,7 @@ mod support;
 mod broken;
 mod check;
 mod crash;
+mod errno;
 mod files;
 mod host;
 mod http;
