@@ -16,6 +16,7 @@ mod broken;
 mod check;
 mod crash;
 mod errno;
+mod ext4;
 mod files;
 mod host;
 mod http;

@@ -79,3 +79,17 @@ impl Drop for Failing {
         let _ = self.strace.wait();
     }
 }
+
+/// Waits until all of a process stands still for the `count`th time, by a signal that came with a call.
+#[track_caller]
+pub fn stopped(calls: &Failing, count: usize) {
+    wait_for("the daemon to stop", || {
+        let text = std::fs::read_to_string(calls.calls.path()).expect("what strace wrote");
+        // Each of its threads says so, after its number.
+        let mut stops = std::collections::HashMap::new();
+        for line in text.lines().filter(|line| line.contains("--- stopped by SIGSTOP ---")) {
+            *stops.entry(line.split(' ').next()).or_insert(0) += 1;
+        }
+        (stops.values().max() >= Some(&count)).then_some(())
+    });
+}

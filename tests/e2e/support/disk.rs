@@ -63,6 +63,23 @@ impl Disk {
         let owner = format!("{}", rustix::process::geteuid().as_raw());
         done(as_root("chown").arg(owner).arg(&self.directory));
     }
+
+    /// Takes it away from its directory. It goes on for whoever has a file of it open.
+    pub fn detach(&mut self) {
+        done(as_root("umount").arg("--lazy").arg(&self.directory));
+        self.is_mounted = false;
+    }
+
+    /// Unmounts it for good: nobody has a file of it open.
+    pub fn unmount(&mut self) {
+        done(as_root("umount").arg(&self.directory));
+        self.is_mounted = false;
+    }
+
+    /// What is on the disk at this moment, as a power cut would leave it.
+    pub fn cut_power(&self, image: &Path) {
+        std::fs::copy(&self.image, image).expect("a copy of the image");
+    }
 }
 
 impl Drop for Disk {
