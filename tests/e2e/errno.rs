@@ -230,7 +230,7 @@ fn expect_polling(setup: &Setup, daemon: &Daemon, why: &str) -> u64 {
 }
 
 /// Open files and threads.
-fn resources(daemon: &Daemon) -> (usize, usize) {
+pub fn resources(daemon: &Daemon) -> (usize, usize) {
     let count = |what: &str| {
         std::fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).expect("a daemon").count()
     };
@@ -282,7 +282,7 @@ fn in_36_with_the_users_watches_used_up_it_polls_and_watches_again_once_there_ar
 }
 
 /// How many directories the daemon watches.
-fn watches(daemon: &Daemon) -> usize {
+pub fn watches(daemon: &Daemon) -> usize {
     let directory = format!("/proc/{}/fdinfo", daemon.pid());
     let infos = std::fs::read_dir(Path::new(&directory)).expect("a daemon").flatten();
     let lines = infos.map(|info| {

@@ -27,6 +27,7 @@ mod owners;
 mod poison;
 mod relay;
 mod relay_network;
+mod resources;
 mod rotation;
 mod samples;
 mod socketio;
