@@ -68,3 +68,20 @@ fn in_46_files_that_are_rotated_to_another_directory_or_disk_are_read_to_their_e
     assert_eq!(daemon.stop(), 0);
     assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
 }
+
+/// The files between were never seen, and are packed when they could be.
+#[test]
+fn in_06_in_08_three_rotations_that_pack_between_two_looks_lose_nothing() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    daemon.signal("STOP");
+    for round in 1..4 {
+        setup.bridge.append().events(round * 10..round * 10 + 10);
+        logrotate(&setup, "rotate 9\ncreate\ncompress");
+    }
+    setup.bridge.append().events(40..50);
+    daemon.signal("CONT");
+    setup.expect(&(0..50).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+}
