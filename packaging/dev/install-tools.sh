@@ -31,6 +31,8 @@ TEST_COMMANDS=(
   nginx:nginx-light openssl:openssl    # stands before the app, with a certificate
   ip:iproute2 nsenter:util-linux       # networks that tests cut
   logrotate:logrotate                  # rotates the events
+  shred:coreutils setpriv:util-linux   # overwrites them; other users
+  mkfs.ext4:e2fsprogs mount:mount      # disks of a test's own
   strace:strace                        # tests look at system calls and inject errors
   shellcheck:shellcheck                # make check
 )

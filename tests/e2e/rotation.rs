@@ -22,8 +22,10 @@ fn rotated(setup: &Setup, end: &str) -> PathBuf {
 }
 
 /// `create`: the file goes away under another name, the app opens a new one.
-fn rename(setup: &Setup, end: &str) {
-    fs::rename(setup.bridge.input(), rotated(setup, end)).unwrap();
+pub fn rename(setup: &Setup, end: &str) -> PathBuf {
+    let to = rotated(setup, end);
+    fs::rename(setup.bridge.input(), &to).unwrap();
+    to
 }
 
 fn gzip(path: &Path) {
@@ -114,7 +116,7 @@ fn in_09_copies_made_while_down_are_read_from_where_the_original_stood() {
 }
 
 /// logrotate's own files, for one input.
-fn logrotate(setup: &Setup, directives: &str) {
+pub fn logrotate(setup: &Setup, directives: &str) {
     let directory = setup.bridge.directory();
     let (configuration, state) = (directory.join("logrotate.conf"), directory.join("logrotate"));
     let text = format!("{} {{\n{directives}\n}}\n", setup.bridge.input().display());

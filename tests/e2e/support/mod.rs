@@ -1,8 +1,10 @@
 //! What the tests stand on: a broker, a daemon, a consumer, a host, events, and waiting for conditions.
 
 pub mod broker;
+pub mod calls;
 pub mod consumer;
 pub mod daemon;
+pub mod disk;
 pub mod events;
 pub mod host;
 pub mod http;
