@@ -212,6 +212,11 @@ impl LineFramer {
         self.line_start
     }
 
+    /// How long a line may be.
+    pub fn max_line(&self) -> usize {
+        self.max_line
+    }
+
     /// The last bytes before [`LineFramer::position`].
     pub fn tail(&self) -> &[u8] {
         &self.tail

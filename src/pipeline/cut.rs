@@ -78,6 +78,15 @@ impl Pipeline {
             _ => index,
         };
         self.lanes[index].cut = None;
+        // As `shred` does.
+        if state == LaneState::Superseded && !next.is_text().unwrap_or(true) {
+            info!(
+                "a file that was moved away was overwritten with what is no text: it is finished"
+            );
+            self.finish_or_copy(index, &cut, copy.unwrap_or(Copy::Nowhere));
+            self.position.moved();
+            return true;
+        }
         let is_last = index + 1 == self.lanes.len();
         let lane = &mut self.lanes[index];
         if let Some(offset) = found {

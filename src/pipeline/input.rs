@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::lane::{Lane, LaneState};
 use super::missed::{HELD_MAX, LISTED_AGAIN};
@@ -149,6 +149,9 @@ impl Pipeline {
                 return Progress::More;
             }
             let read = lane.file.read();
+            if read.is_ok() {
+                lane.failures = 0;
+            }
             if read.is_ok() && lane.failing.take().is_some() && lane.state == LaneState::Live {
                 self.set_input(InputState::Following);
             }
@@ -172,6 +175,7 @@ impl Pipeline {
         let lane = &mut self.lanes[index];
         let why = Waiting::of(error);
         let told = lane.failing.replace(why.clone()).is_some();
+        lane.failures += 1;
         if lane.state == LaneState::Live {
             self.set_input(InputState::Waiting(why));
         } else if !told {
@@ -255,9 +259,36 @@ impl Pipeline {
             self.lanes.push(lane);
             self.position.moved();
         }
+        self.open_again(identity);
         self.open_what_came();
         if self.lanes.last().is_some_and(|live| live.failing.is_none()) {
             self.set_input(InputState::Following);
+        }
+    }
+
+    /// The open descriptor leads to what was there when it was opened. A copy of its disk may be there by
+    /// now, or another disk in the place of one that failed: the same inode on another device.
+    fn open_again(&mut self, identity: &Identity) {
+        let Some(live) = self.lanes.last_mut() else { return };
+        // One failed read may heal where it is.
+        if live.file.identity().dev == identity.dev && live.failures < 2 {
+            return;
+        }
+        let (fs, path) = (self.edges.fs.as_ref(), &self.settings.input);
+        let again = FollowedFile::open(fs, path, self.settings.max_line_bytes, None);
+        let Ok(Some(again)) = again else { return };
+        let is_other_device = live.file.identity().dev != identity.dev;
+        match live.file.open_again(again) {
+            Ok(true) => {
+                debug!(position = live.file.position(), "the input was opened again");
+                self.position.moved();
+            }
+            Ok(false) if is_other_device => {
+                self.supersede("another disk with another content is there: it is read to its end");
+                self.open_live();
+            }
+            // It is told where it is read.
+            Ok(false) | Err(_) => {}
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Lane {
     pub cut: Option<PendingCut>,
     /// Why it can't be read at the moment.
     pub failing: Option<Waiting>,
+    /// How often it failed since it last could be.
+    pub failures: u32,
     /// When something was last read from it.
     pub last_data: Instant,
     /// Its size when it was opened: what lies before was there before the daemon looked.
@@ -145,6 +147,7 @@ impl Lane {
             follows: None,
             cut: None,
             failing: None,
+            failures: 0,
             last_data: now,
             ledger,
         }

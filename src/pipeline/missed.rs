@@ -100,9 +100,11 @@ impl Pipeline {
     /// Opens rotated files that came while the file at the path stayed the same: what was copied and
     /// cut may have grown again before anyone saw that it was shorter.
     pub(super) fn open_what_came(&mut self) {
-        let directory = self.settings.input.parent();
-        let facts = directory.and_then(|it| self.edges.fs.stat(it).ok());
-        let now = facts.map(|facts| facts.modified_ns);
+        let (fs, input) = (self.edges.fs.as_ref(), &self.settings.input);
+        let directories = [input.clone(), fs.target(input)];
+        let changed_ns =
+            |path: &std::path::PathBuf| Some(fs.stat(path.parent()?).ok()?.modified_ns);
+        let now = directories.iter().filter_map(changed_ns).max();
         let changed = std::mem::replace(&mut self.rotations.directory_ns, now) != now;
         // What came after a life that is remembered is found once something is at the path.
         if self.remembered.is_none()

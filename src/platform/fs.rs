@@ -63,6 +63,10 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 pub trait Fs: Send + Sync {
     /// Facts of what stands at `path`, symbolic links followed.
     fn stat(&self, path: &Path) -> io::Result<FileFacts>;
+    /// What a symbolic link at the path leads to, whether it is there or not; else the path itself.
+    fn target(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
     /// Opens for reading; never blocks, whatever stands at the path.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn InputFile>>;
     /// The files of a directory.
@@ -124,6 +128,16 @@ pub struct RealFs;
 impl Fs for RealFs {
     fn stat(&self, path: &Path) -> io::Result<FileFacts> {
         std::fs::metadata(path).map(|metadata| facts(&metadata))
+    }
+
+    fn target(&self, path: &Path) -> PathBuf {
+        let mut target = path.to_owned();
+        // As many as the kernel follows.
+        for _ in 0..40 {
+            let Ok(next) = std::fs::read_link(&target) else { break };
+            target = target.parent().unwrap_or(Path::new(".")).join(next);
+        }
+        target
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn InputFile>> {

@@ -231,6 +231,36 @@ impl FollowedFile {
         self.move_to(end, max_line)
     }
 
+    /// The bytes before an offset, as many as are compared.
+    fn context_of(&self, end: u64) -> io::Result<Vec<u8>> {
+        let from = end.saturating_sub(CONTEXT_BYTES as u64);
+        self.peek(from, (end - from) as usize)
+    }
+
+    /// Whether it begins with text, as far as that can be told.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_text(&self) -> io::Result<bool> {
+        let head = self.peek(0, HEAD_BYTES)?;
+        Ok(!head.contains(&0)
+            && std::str::from_utf8(&head).map_or_else(|it| it.error_len().is_none(), |_| true))
+    }
+
+    /// Goes on in `again`, which is the same file opened once more, if what was read is there.
+    ///
+    /// # Errors
+    /// Those of `again`.
+    pub fn open_again(&mut self, again: Self) -> io::Result<bool> {
+        let tail = self.framer.tail();
+        let from = self.framer.position() - tail.len() as u64;
+        let same = again.peek(from, tail.len())? == tail;
+        if same {
+            self.go_on_in(again);
+        }
+        Ok(same)
+    }
+
     /// Moves a file opened at its start to the end of a line.
     pub fn move_to(&mut self, end: u64, max_line: usize) -> io::Result<()> {
         if end == 0 {
@@ -249,6 +279,7 @@ impl FollowedFile {
     pub fn read(&mut self) -> io::Result<Read> {
         let facts = self.file.facts()?;
         self.see(facts);
+        self.go_back_before_nuls(facts.size)?;
         let (position, known_size, left) = (self.framer.position(), self.size, self.shrunk_to);
         let cut = |truncated| {
             let unread = Span { start: position, end: known_size.max(position) };
@@ -303,6 +334,29 @@ impl FollowedFile {
         self.recent.drain(..self.recent.len().saturating_sub(RECENT_BYTES));
         self.framer.filled(fresh);
         Ok(if fresh == 0 { Read::End } else { Read::Data })
+    }
+
+    /// NULs behind the last line are not passed for good: a file that was made large beforehand gets its
+    /// lines where they are, and is cut to what it holds in the end.
+    fn go_back_before_nuls(&mut self, size: u64) -> io::Result<()> {
+        let (line_start, position) = (self.line_start(), self.position());
+        if !self.framer.is_between_lines() || line_start == position {
+            return Ok(());
+        }
+        let cut_off = (line_start..position).contains(&size);
+        if cut_off || self.peek(line_start, CONTEXT_BYTES)?.iter().any(|byte| *byte != 0) {
+            self.framer =
+                LineFramer::new(line_start, &self.context_of(line_start)?, self.framer.max_line());
+            if line_start == 0 {
+                // They were taken for the beginning of the first line.
+                (self.head, self.generation) = (None, None);
+                self.head_bytes.clear();
+            }
+            if cut_off {
+                self.accept_size(size);
+            }
+        }
+        Ok(())
     }
 
     /// A hole between two lines is not read: it may be larger than anything that was ever written.

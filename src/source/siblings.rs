@@ -54,15 +54,28 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Looks at the input's directory.
+    /// Looks at the input's directory, and at that of the file that the input is a link to: what rotates it
+    /// knows it by that name.
     ///
     /// # Errors
     /// The system's.
     pub fn of(fs: &dyn Fs, input: &Path) -> io::Result<Self> {
+        let mut siblings = Self::default();
+        siblings.add(fs, input)?;
+        let target = fs.target(input);
+        if target != input {
+            siblings.add(fs, &target)?;
+        }
+        siblings.drop_halves();
+        rotation::sort(&mut siblings.rotated, |it| (&it.name, it.file.modified_ns));
+        Ok(siblings)
+    }
+
+    fn add(&mut self, fs: &dyn Fs, input: &Path) -> io::Result<()> {
         let (Some(directory), Some(input)) = (input.parent(), input.file_name()) else {
-            return Ok(Self::default());
+            return Ok(());
         };
-        let (input, mut siblings) = (input.to_string_lossy(), Self::default());
+        let input = input.to_string_lossy();
         for path in fs.list(directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name == input {
@@ -81,13 +94,11 @@ impl Siblings {
                 (identity_of(&facts), facts.size, facts.modified_ns);
             let file = Sibling { path, identity, size, modified_ns };
             match Rotated::of(&input, &name) {
-                Some(name) => siblings.rotated.push(RotatedSibling { name, file }),
-                None => siblings.others.push(file),
+                Some(name) => self.rotated.push(RotatedSibling { name, file }),
+                None => self.others.push(file),
             }
         }
-        siblings.drop_halves();
-        rotation::sort(&mut siblings.rotated, |it| (&it.name, it.file.modified_ns));
-        Ok(siblings)
+        Ok(())
     }
 
     /// The one that is this file, whatever its name.

@@ -12,12 +12,12 @@ use crate::support::disk::Disk;
 
 use crate::support::wait_for;
 
-fn image(setup: &Setup, name: &str) -> PathBuf {
+pub fn image(setup: &Setup, name: &str) -> PathBuf {
     setup.bridge.directory().join(name)
 }
 
 /// A disk for the input's directory.
-fn input_disk(setup: &Setup, options: &[&str]) -> Disk {
+pub fn input_disk(setup: &Setup, options: &[&str]) -> Disk {
     let directory = setup.bridge.input().parent().unwrap().to_owned();
     Disk::format(&image(setup, "image"), &directory, options).mounted("rw")
 }

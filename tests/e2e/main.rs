@@ -30,6 +30,7 @@ mod relay_network;
 mod resources;
 mod rotation;
 mod samples;
+mod seldom;
 mod socketio;
 mod state;
 mod status;
