@@ -46,12 +46,8 @@ impl Pipeline {
         }
         // Also one that gives an error is no longer what it was.
         if lane.file.is_intact().unwrap_or(false) {
-            let (cut, generation) = (pending.cut, lane.file.generation());
-            let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
-            lane.file.accept_size(size);
-            lane.cut = None;
-            info!(from, to, "what was read is still there: reading goes on");
-            self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
+            let cut = pending.cut;
+            self.go_on_with_less(index, &cut, size);
             return true;
         }
         let last_try = now >= pending.began + CUT_SETTLES_AT_MOST;
@@ -93,6 +89,11 @@ impl Pipeline {
             info!(offset, "it was cut to its last lines: reading goes on behind them");
             lane.file.forget_unfinished(max_line);
             lane.state = LaneState::Over;
+            // What was to be read stands behind them now; or they are all that is left.
+            let (generation, line_start) = (lane.file.generation(), lane.file.line_start());
+            let from = line_start + size.saturating_sub(offset);
+            let (to, reason) = (cut.unread.end, LostReason::TruncatedUnread);
+            self.lose(Lost { generation, from: from.min(to), to, reason });
         } else {
             info!("it is read from its start");
             self.finish_or_copy(index, &cut, copy.unwrap_or(Copy::Nowhere));
@@ -108,6 +109,17 @@ impl Pipeline {
         }
         self.position.moved();
         true
+    }
+
+    /// What was read is still there; what followed it may not be.
+    fn go_on_with_less(&mut self, index: usize, cut: &Cut, size: u64) {
+        let lane = &mut self.lanes[index];
+        let generation = lane.file.generation();
+        let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
+        lane.file.accept_size(size);
+        lane.cut = None;
+        info!(from, to, "what was read is still there: reading goes on");
+        self.lose(Lost { generation, from, to, reason: LostReason::TruncatedUnread });
     }
 
     /// A copy in which this lane goes on is not read by another one, which waited to know what it is.
@@ -128,6 +140,10 @@ impl Pipeline {
             self.rotations.seen.add(*copy.identity());
             lane.file.go_on_in(*copy);
             (lane.state, lane.last_data) = (LaneState::Superseded, now);
+            // It was made when there was less.
+            let (generation, reason) = (lane.file.generation(), reason_of(cut));
+            let (from, to) = (lane.file.size().max(cut.unread.start), cut.unread.end);
+            self.lose(Lost { generation, from: from.min(to), to, reason });
             return;
         }
         let generation = lane.file.generation();

@@ -12,7 +12,6 @@ use super::lane::{Lane, LaneState};
 use crate::checkpoint::{GenerationState, Lost, LostReason};
 use crate::domain::identity::{Files, Fingerprint, Identity};
 use crate::domain::ledger::Ledger;
-use crate::domain::position::Generation;
 use crate::domain::rotation::{self, Packing};
 use crate::source::file::FollowedFile;
 use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
@@ -39,8 +38,8 @@ pub(super) struct Rotations {
     unopened: Vec<Sibling>,
     /// Those that nobody had read and that were opened.
     pub(super) opened: Files,
-    /// The lives that the start knew, by their files, oldest first.
-    pub(super) known: Vec<(Identity, Option<Generation>)>,
+    /// The lives that the start knew, oldest first.
+    pub(super) known: Vec<GenerationState>,
     /// To be looked at again: copies of what a lane has not begun to read, so that it is not decided
     /// whether that is read there or here, and what could not be opened.
     undecided: Files,

@@ -129,11 +129,11 @@ impl Pipeline {
 
     /// Where a life stands among those that the start knew, the oldest being the first.
     fn known_place(&self, identity: &Identity, life: Option<Generation>) -> Option<usize> {
-        self.rotations.known.iter().rposition(|(known, generation)| {
-            if life.is_some() && generation.is_some() {
-                life == *generation
+        self.rotations.known.iter().rposition(|known| {
+            if life.is_some() && known.generation.is_some() {
+                life == known.generation
             } else {
-                known.is_same_file(identity)
+                known.identity.is_same_file(identity)
             }
         })
     }
@@ -200,7 +200,17 @@ impl Pipeline {
                 || (remembered.is_weak() && sibling.modified_ns < known.modified_ns)
         };
         if !remembered.is_weak() {
-            let goes_on = |file: &mut FollowedFile| file.resume_as_copy(&remembered, max_line);
+            // Of a copy of several, the one of which something is missing goes on in it.
+            let missing = |it: &GenerationState| it.offset < it.size;
+            let others = || self.rotations.known.iter().filter(|it| !missing(known) && missing(it));
+            let is_others = |file: &FollowedFile| {
+                let is_of =
+                    |other| file.from_start(max_line).resume_if_alike(&known_of(other), max_line);
+                others().any(|other| is_of(other).unwrap_or(false))
+            };
+            let goes_on = |file: &mut FollowedFile| {
+                Ok(!is_others(file) && file.resume_as_copy(&remembered, max_line)?)
+            };
             return siblings.newest(fs, max_line, is_other, goes_on);
         }
         // Where little was read, it has to be the only one that begins like that.
@@ -219,14 +229,14 @@ impl Pipeline {
 
     /// Whether the start knew a life of this file.
     pub(super) fn is_known(&self, identity: &Identity) -> bool {
-        self.rotations.known.iter().any(|(known, _)| known.is_same_file(identity))
+        self.rotations.known.iter().any(|known| known.identity.is_same_file(identity))
     }
 
     /// Whether the file of a life that the start knew holds a later one that it knew too.
     pub(super) fn has_later_life(&self, known: &GenerationState) -> bool {
         let lives = self.rotations.known.iter();
-        let mut lives = lives.filter(|(identity, _)| identity.is_same_file(&known.identity));
-        lives.next_back().is_some_and(|(_, generation)| *generation != known.generation)
+        let mut lives = lives.filter(|life| life.identity.is_same_file(&known.identity));
+        lives.next_back().is_some_and(|life| life.generation != known.generation)
     }
 
     /// Whether a file with this identity is beside the input, under whatever name.
@@ -249,6 +259,16 @@ impl Pipeline {
             let is_itself = |it: &Sibling| it.identity.is_same_file(lane.file.identity());
             siblings.newest(fs, max_line, is_itself, goes_on)
         };
+        // One that may be a copy is open already, and may have no name any more.
+        let max_line = self.settings.max_line_bytes;
+        let suspects = self.lanes.iter().filter(|lane| lane.suspect);
+        let mut suspects = suspects.map(|lane| lane.file.from_start(max_line));
+        let lane = &self.lanes[index];
+        let is_copy =
+            |copy: &mut FollowedFile| lane.file.is_copied_in(copy, max_line).unwrap_or(false);
+        if let Some(copy) = suspects.find_map(|mut file| is_copy(&mut file).then_some(file)) {
+            return Some(Copy::At(Box::new(copy)));
+        }
         let found = self.look_beside(copy)?;
         Some(match found {
             Some(file) if self.is_being_read(file.identity()) => Copy::Read,

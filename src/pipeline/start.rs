@@ -14,7 +14,7 @@ use super::position::PositionKeeper;
 use super::report::Reporter;
 use super::waiting::InputState;
 use super::{Edges, Pipeline, Settings};
-use crate::checkpoint::{Checkpoint, GenerationState, LostReason};
+use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
 use crate::domain::acks::AckTracker;
 use crate::domain::identity::{Fingerprint, Resume};
 use crate::domain::ledger::Ledger;
@@ -145,8 +145,7 @@ impl Pipeline {
             }
             return;
         };
-        let lives = generations.iter();
-        self.rotations.known = lives.map(|life| (life.identity, life.generation)).collect();
+        self.rotations.known.clone_from(&generations);
         // What is not found may be in a copy that was made after it was last seen.
         let mut newest = live.modified_ns;
         self.rotations.born_ns = live.identity.born_ns;
@@ -190,6 +189,10 @@ impl Pipeline {
             Found::Its(end) => {
                 info!(offset = end, "the input was cut to its last lines: it goes on behind them");
                 self.closed += live.ledger;
+                let (generation, reason) = (live.generation, LostReason::TruncatedUnread);
+                let from = live.offset + file.size().saturating_sub(end);
+                let to = live.size.max(live.offset);
+                self.lose(Lost { generation, from: from.min(to), to, reason });
                 if let Err(error) = file.move_to(end, max_line) {
                     error!(%error, "cannot go there: reading it from its start");
                 }

@@ -25,19 +25,21 @@ pub struct FollowedFile {
     pub(super) identity: Identity,
     pub(super) framer: LineFramer,
     /// The first bytes, until the head is complete.
-    head_bytes: Vec<u8>,
+    pub(super) head_bytes: Vec<u8>,
     pub(super) head: Option<Fingerprint>,
     pub(super) generation: Option<Generation>,
     pub(super) after: Option<Generation>,
     pub(super) size: u64,
     /// The smallest size that was seen below that, not told yet.
-    shrunk_to: Option<u64>,
+    pub(super) shrunk_to: Option<u64>,
     modified_ns: i64,
     /// Where its last whole line ended, once it is finished.
     whole: Option<u64>,
     /// When what was there before it shrank was last written, not told yet.
     written_ns: Option<i64>,
     overlap: Vec<u8>,
+    /// Where the NULs begin that were read last, and what stands before them.
+    pub(super) before_nuls: Option<(u64, Vec<u8>)>,
     /// The last bytes that were read, at most [`RECENT_BYTES`].
     pub(super) recent: Vec<u8>,
 }
@@ -158,6 +160,7 @@ impl FollowedFile {
             whole: None,
             written_ns: None,
             overlap: Vec::new(),
+            before_nuls: None,
             recent: Vec::new(),
         }
     }
@@ -208,10 +211,15 @@ impl FollowedFile {
 
     /// Reads from the start what was put elsewhere.
     pub fn start_again(&mut self, max_line: usize) {
-        let size = self.size;
+        *self = self.from_start(max_line);
+    }
+
+    /// The same open file, to be read from its start.
+    #[must_use]
+    pub fn from_start(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
         let fresh = Self::new(file, &self.path, self.identity, max_line);
-        *self = Self { size, modified_ns: self.modified_ns, ..fresh };
+        Self { size: self.size, modified_ns: self.modified_ns, ..fresh }
     }
 
     /// Goes on reading this life, at the same place, in a copy of it.
@@ -232,19 +240,20 @@ impl FollowedFile {
     }
 
     /// The bytes before an offset, as many as are compared.
-    fn context_of(&self, end: u64) -> io::Result<Vec<u8>> {
+    pub(super) fn context_of(&self, end: u64) -> io::Result<Vec<u8>> {
         let from = end.saturating_sub(CONTEXT_BYTES as u64);
         self.peek(from, (end - from) as usize)
     }
 
-    /// Whether it begins with text, as far as that can be told.
+    /// Whether it begins with anything like text. Of random bytes, hardly ever some in a row could be; what
+    /// overwrites a file fills a block at least.
     ///
     /// # Errors
     /// The system's.
     pub fn is_text(&self) -> io::Result<bool> {
         let head = self.peek(0, HEAD_BYTES)?;
-        Ok(!head.contains(&0)
-            && std::str::from_utf8(&head).map_or_else(|it| it.error_len().is_none(), |_| true))
+        let broken = head.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+        Ok(head.len() < HEAD_BYTES || broken * 8 <= head.len())
     }
 
     /// Goes on in `again`, which is the same file opened once more, if what was read is there.
@@ -256,7 +265,9 @@ impl FollowedFile {
         let from = self.framer.position() - tail.len() as u64;
         let same = again.peek(from, tail.len())? == tail;
         if same {
-            self.go_on_in(again);
+            (self.file, self.path, self.identity) = (again.file, again.path, again.identity);
+            // What is missing of it is seen as missing.
+            self.refresh_size()?;
         }
         Ok(same)
     }
@@ -266,8 +277,7 @@ impl FollowedFile {
         if end == 0 {
             return Ok(());
         }
-        let context_from = end.saturating_sub(CONTEXT_BYTES as u64);
-        let context = self.peek(context_from, (end - context_from) as usize)?;
+        let context = self.context_of(end)?;
         self.head_bytes = self.peek(0, HEAD_BYTES)?;
         self.learn_head();
         self.framer = LineFramer::new(end, &context, max_line);
@@ -334,45 +344,6 @@ impl FollowedFile {
         self.recent.drain(..self.recent.len().saturating_sub(RECENT_BYTES));
         self.framer.filled(fresh);
         Ok(if fresh == 0 { Read::End } else { Read::Data })
-    }
-
-    /// NULs behind the last line are not passed for good: a file that was made large beforehand gets its
-    /// lines where they are, and is cut to what it holds in the end.
-    fn go_back_before_nuls(&mut self, size: u64) -> io::Result<()> {
-        let (line_start, position) = (self.line_start(), self.position());
-        if !self.framer.is_between_lines() || line_start == position {
-            return Ok(());
-        }
-        let cut_off = (line_start..position).contains(&size);
-        if cut_off || self.peek(line_start, CONTEXT_BYTES)?.iter().any(|byte| *byte != 0) {
-            self.framer =
-                LineFramer::new(line_start, &self.context_of(line_start)?, self.framer.max_line());
-            if line_start == 0 {
-                // They were taken for the beginning of the first line.
-                (self.head, self.generation) = (None, None);
-                self.head_bytes.clear();
-            }
-            if cut_off {
-                self.accept_size(size);
-            }
-        }
-        Ok(())
-    }
-
-    /// A hole between two lines is not read: it may be larger than anything that was ever written.
-    fn skip_hole(&mut self, size: u64) -> Option<io::Result<Read>> {
-        let position = self.framer.position();
-        if !self.framer.is_between_lines() || size - position < 2 * BLOCK_BYTES as u64 {
-            return None;
-        }
-        // What is before the position must still be there, as for any read.
-        let end = self.file.end_of_hole(position).min(size);
-        let hole = end - position;
-        if hole < BLOCK_BYTES as u64 || !self.is_intact().unwrap_or(false) {
-            return None;
-        }
-        self.framer.skip_nuls(hole);
-        Some(Ok(Read::Data))
     }
 
     /// The next whole line that was read.

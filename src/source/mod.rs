@@ -3,5 +3,6 @@
 mod compare;
 pub mod file;
 mod gzip;
+mod nuls;
 pub mod siblings;
 pub mod watch;

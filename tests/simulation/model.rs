@@ -36,6 +36,7 @@ pub(crate) struct Placed {
 }
 
 /// What is known of a life of an inode that stood at the input path.
+#[allow(clippy::struct_excessive_bools)] // they are facts, not states of one thing
 #[derive(Default)]
 pub(crate) struct Track {
     pub(crate) placed: Vec<Placed>,

@@ -172,6 +172,13 @@ impl Model {
         let promised = handed.promised.into_iter();
         let kept = promised.filter(|owed| !self.is_unnoticed(owed, checkpoint, &handed.files));
         self.owed = kept.collect();
+        // Where all files have the same first line, and no more of it was settled, any may be it.
+        for (state, (uid, _)) in checkpoint.generations.iter().zip(&handed.files) {
+            let weak = state.head.is_none_or(|head| state.offset <= u64::from(head.length));
+            if weak && self.config.headers {
+                self.owed.retain(|owed| Some(owed.uid) != *uid);
+            }
+        }
         // Before the daemon looks, as much may have come in the place of what is gone.
         for owed in &self.owed {
             if let Some(track) = self.tracks.get_mut(&owed.uid)

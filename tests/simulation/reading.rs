@@ -14,6 +14,7 @@ use openalgo_bridge::platform::fs::FileFacts;
 use crate::model::Model;
 
 /// An open input file of the daemon.
+#[allow(clippy::struct_excessive_bools)] // they are facts, not states of one thing
 pub(crate) struct Handle {
     pub(crate) uid: u64,
     /// It is followed, not only compared: lines were read from it, or it stays open.
@@ -209,7 +210,10 @@ impl Model {
         let (uid, before) = (handle.uid, handle.position);
         let first = !std::mem::replace(&mut handle.was_read, true);
         // An unfinished line of content that was cut to its last lines is one of those.
-        let moved = !first && position > 0 && position != before;
+        // NULs are read again where a line may be stored in their place.
+        let nuls =
+            before > 0 && handle.unfinished == before && handle.tail.iter().all(|it| *it == 0);
+        let moved = !first && position != before && (position > 0 || nuls);
         // Of a file that was replaced, a line that goes on there and in its place is two.
         let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
         let forgotten = if moved && !replaced { handle.unfinished } else { 0 };
@@ -248,7 +252,9 @@ impl Model {
             self.handles.iter().filter_map(|(id, it)| Some((*id, it.doubt?))).collect();
         let doubted: u64 = doubts.iter().map(|(_, (end, _))| end).sum();
         if read == self.run_read + doubted {
-            doubts.into_iter().for_each(|(id, (end, tick))| self.takes(id, 0, end, tick));
+            for (id, (end, tick)) in doubts {
+                self.takes(id, 0, end, tick);
+            }
         }
         self.handles.values_mut().for_each(|handle| handle.doubt = None);
         // Cut to its last lines, and nothing new behind them: the unfinished line is forgotten.

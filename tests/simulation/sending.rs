@@ -97,8 +97,8 @@ impl Model {
         let Line { homes, header, .. } = &self.lines.all[line];
         let home = homes.iter().rev().find(|home| home.offset == place.1);
         let uid = home.map(|home| home.uid);
-        let ambiguous =
-            uid.is_none_or(|uid| self.tracks.get(&uid).is_none_or(|track| track.ambiguous));
+        let ambiguous = uid
+            .is_none_or(|uid| self.tracks.get(&uid).is_none_or(|it| it.ambiguous || it.moved_back));
         // Without births, two files with the same inode and first line are one.
         let alike = self.config.headers || self.config.reuses;
         if ambiguous || (!self.config.births && alike) {
@@ -107,7 +107,7 @@ impl Model {
         // It may have been read from a copy of the file where it was written.
         if homes.len() == 1
             && !header
-            && let Some(uid) = uid.filter(|uid| from.is_none_or(|from| from == *uid))
+            && let Some(uid) = uid.filter(|uid| from.is_some_and(|from| from == *uid))
         {
             let uid = self.first_of(uid);
             let known = *self.generations.entry(place.0).or_insert(uid);
@@ -271,7 +271,9 @@ impl Model {
                 format!("line {line} at {offset} came after later lines of its file"),
             );
         }
-        if excused || moved_back {
+        // What comes to a file that was replaced is late.
+        let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
+        if excused || moved_back || replaced {
             return;
         }
         let overtaken = self
