@@ -1,9 +1,10 @@
 //! What the owner tells: one snapshot when something may have changed, and who asked is answered.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::lane::LaneState;
+use super::lane::{Lane, LaneState};
 use super::waiting::{InputState, Waiting};
 use super::{Next, Pipeline, Progress};
 use crate::domain::acks::RecordId;
@@ -135,7 +136,23 @@ impl Pipeline {
         }
     }
 
+    /// Whether what is pending by the ledger is what is on its way, counted line by line: then nothing that
+    /// was read is in no class, or in two.
+    fn is_accounted_for(&self) -> bool {
+        let settled = self.lanes.iter().map(|lane| (lane.key, lane.settled()));
+        let mut tracked_to: BTreeMap<u64, u64> = settled.collect();
+        let mut on_its_way = 0;
+        for (tracked, _) in self.tracker.iter() {
+            on_its_way += if tracked.class.is_none() { tracked.amount.bytes } else { 0 };
+            tracked_to.insert(tracked.lane, tracked.end);
+        }
+        let not_framed = |lane: &Lane| lane.file.position().saturating_sub(tracked_to[&lane.key]);
+        on_its_way += self.lanes.iter().map(not_framed).sum::<u64>();
+        on_its_way == self.pending().bytes
+    }
+
     fn snapshot(&self, age: Duration) -> Snapshot {
+        debug_assert!(self.is_accounted_for(), "the ledger does not add up");
         let (state, reason) = self.reporter.state.clone();
         let sink = self.edges.sink.health();
         Snapshot {
