@@ -169,9 +169,10 @@ impl Lane {
         self.held = self.file.finish();
     }
 
-    /// It holds something that is not read before it is known whether it is read elsewhere.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.suspect && self.file.size() > 0
+    /// It is not read before something else: that it is known whether it is read elsewhere, or that what
+    /// comes before is settled.
+    pub(super) fn waits(&self) -> bool {
+        self.follows.is_some() || (self.suspect && self.file.size() > 0)
     }
 
     /// Everything before is settled.

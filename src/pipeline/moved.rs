@@ -9,7 +9,7 @@ use crate::checkpoint::{GenerationState, Lost, LostReason};
 use crate::domain::identity::{Identity, Resume};
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Generation;
-use crate::source::file::{FollowedFile, Known};
+use crate::source::file::{AtPath, FollowedFile, Known, look};
 use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
 
 /// What is known of a life, for comparing a file with it.
@@ -168,8 +168,16 @@ impl Pipeline {
 
     /// Tries again what could not be looked for.
     pub(super) fn take_up_again(&mut self) {
+        let at_path = look(self.edges.fs.as_ref(), &self.settings.input);
         for (known, reason) in std::mem::take(&mut self.untaken) {
-            self.take_up(&known, reason);
+            // One that came back is compared with what is known of it when it is opened.
+            let is_back = matches!(at_path, Ok(AtPath::File(it)) if it.is_same_file(&known.identity))
+                && !self.is_open(&known.identity);
+            if is_back && self.remembered.is_none() {
+                self.remembered = Some(known);
+            } else {
+                self.take_up(&known, reason);
+            }
         }
     }
 

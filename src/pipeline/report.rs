@@ -75,7 +75,7 @@ impl Pipeline {
         // What can't be read can't be said to be settled.
         let readable = !self.rotations.is_undecided()
             && self.untaken.is_empty()
-            && self.lanes.iter().all(|lane| lane.failing.is_none() && !lane.is_in_doubt())
+            && self.lanes.iter().all(|lane| lane.failing.is_none() && !lane.waits())
             && !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
         let (next, first) = (self.tracker.next(), self.tracker.first());
         self.reporter.asked.retain_mut(|asked| {

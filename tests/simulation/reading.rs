@@ -39,9 +39,9 @@ pub(crate) struct Handle {
     known: Vec<u8>,
     /// So much from the start on is known without a gap.
     prefix: usize,
-    /// A read at the start that differed from what the file was known to begin with: a position, and
-    /// when. Only the daemon knows whether it still had to begin like that.
-    doubt: Option<(u64, u64)>,
+    /// A first read, from where to where and when, before which stands other content than was known. Only the
+    /// daemon knows whether it still had to be that.
+    doubt: Option<(u64, u64, u64)>,
     /// When something new was last read, or it was opened.
     pub(crate) last_data: Duration,
 }
@@ -154,8 +154,8 @@ impl Model {
         // Who goes on behind it has taken it.
         let position = offset + wanted as u64;
         let doubt = self.handles.get(&id).and_then(|handle| handle.doubt);
-        if let Some((end, tick)) = doubt.filter(|(end, _)| new && *end == position) {
-            self.takes(id, 0, end, tick);
+        if let Some((from, end, tick)) = doubt.filter(|(_, end, _)| new && *end == position) {
+            self.takes(id, from, end, tick);
         }
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let (uid, start) = (handle.uid, offset as usize);
@@ -192,12 +192,15 @@ impl Model {
             return;
         }
         if !same {
+            if !handle.was_read && handle.is_lane {
+                handle.doubt = Some((position, end, tick));
+            }
             handle.is_cut = true;
             self.counters.cuts_noticed += 1;
             return;
         }
         if differs {
-            handle.doubt = Some((end, tick));
+            handle.doubt = Some((0, end, tick));
             return;
         }
         self.takes(id, position, end, tick);
@@ -250,10 +253,10 @@ impl Model {
     pub(crate) fn settle_doubts(&mut self, read: u64) {
         let doubts: Vec<_> =
             self.handles.iter().filter_map(|(id, it)| Some((*id, it.doubt?))).collect();
-        let doubted: u64 = doubts.iter().map(|(_, (end, _))| end).sum();
+        let doubted: u64 = doubts.iter().map(|(_, (from, end, _))| end - from).sum();
         if read == self.run_read + doubted {
-            for (id, (end, tick)) in doubts {
-                self.takes(id, 0, end, tick);
+            for (id, (from, end, tick)) in doubts {
+                self.takes(id, from, end, tick);
             }
         }
         self.handles.values_mut().for_each(|handle| handle.doubt = None);

@@ -207,6 +207,7 @@ impl Model {
         let cause = causes.max().unwrap_or_default();
         if before.run == self.run {
             let copy = self.tracks.get(&uid).filter(|it| it.life == 0 && !it.moved_back);
+            let copy = copy.filter(|it| !it.differs_from_replaced);
             let copied = copy.and_then(|track| track.copied_from);
             let known = copied.filter(|copied| copied.run == self.run && !self.order_excused);
             let known = known.is_some_and(|copied| {
