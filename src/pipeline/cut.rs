@@ -142,8 +142,9 @@ impl Pipeline {
             (lane.state, lane.last_data) = (LaneState::Superseded, now);
             // It was made when there was less.
             let (generation, reason) = (lane.file.generation(), reason_of(cut));
-            let (from, to) = (lane.file.size().max(cut.unread.start), cut.unread.end);
-            self.lose(Lost { generation, from: from.min(to), to, reason });
+            let to = cut.unread.end;
+            let from = lane.file.whole_size().unwrap_or(to).clamp(cut.unread.start, to);
+            self.lose(Lost { generation, from, to, reason });
             return;
         }
         let generation = lane.file.generation();

@@ -69,16 +69,18 @@ impl Pipeline {
         }
         match self.look_beside(|this, siblings| this.find(known, siblings)) {
             Some(Some(file)) => {
-                let (path, offset) = (file.path().display(), known.offset);
-                info!(%path, offset, size = file.size(), "resumed: a rotated file is read to its end");
-                let size = file.size();
+                let (path, offset) = (file.path().display(), file.position());
+                let size = file.whole_size();
+                info!(%path, offset, size, "resumed: a rotated file is read to its end");
                 if file.position() == known.offset && file.generation() == known.generation {
                     self.add_taken_up(file, known.ledger, known);
                 } else {
                     self.closed += known.ledger;
                     self.add_taken_up(file, Ledger::default(), known);
                 }
-                self.lose_cut_off(known, size);
+                if let Some(size) = size {
+                    self.lose_cut_off(known, size);
+                }
                 return TakenUp::Found;
             }
             Some(None) => {}

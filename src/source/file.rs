@@ -113,7 +113,7 @@ impl FollowedFile {
     /// The system's; `InvalidData` for what can't be unpacked.
     pub fn open_rotated(fs: &dyn Fs, path: &Path, max_line: usize) -> io::Result<Option<Self>> {
         let Some((mut file, mut facts)) = open_regular(fs, path)? else { return Ok(None) };
-        if path.extension().is_some_and(|extension| extension == "gz") {
+        if is_packed(path) {
             file = Arc::new(Gzip::new(file));
             facts = file.facts()?;
         }
@@ -393,6 +393,11 @@ impl FollowedFile {
         self.size
     }
 
+    /// The same, if it is all there is: of a packed file one knows only how far it was unpacked.
+    pub fn whole_size(&self) -> Option<u64> {
+        (!is_packed(&self.path)).then_some(self.size)
+    }
+
     /// Looks at the size anew.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
         let facts = self.file.facts()?;
@@ -477,6 +482,10 @@ impl FollowedFile {
         }
         Ok(0)
     }
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
 }
 
 /// What stands at the path and its facts, if it is a regular file.

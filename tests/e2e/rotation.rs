@@ -11,7 +11,7 @@ use crate::files::{Setup, lines, setup};
 use crate::support::broker::Broker;
 use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
 use crate::support::daemon::Bridge;
-use crate::support::events::Appender;
+use crate::support::events::{Appender, padded_event};
 use crate::support::wait_for;
 
 /// The file that the input was rotated to, by the end of its name.
@@ -69,6 +69,29 @@ fn in_08_the_life_that_was_half_read_is_resumed_inside_its_gz() {
     setup.bridge.append().events(6_000..6_010);
     setup.expect(&(0..6_010).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
+}
+
+/// How much there is in a packed file is known once it was unpacked: less, so far, is no loss.
+#[test]
+fn in_08_what_was_seen_before_it_was_packed_is_delivered_and_not_told_as_lost() {
+    let mut setup = setup();
+    let daemon = setup.deliver(0..10);
+    setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
+    let from = fs::metadata(setup.bridge.input()).unwrap().len();
+    let large = padded_event(10, 300_000) + "\n";
+    let (now, later) = large.split_at(large.len() - 20);
+    setup.bridge.append().write(now.as_bytes());
+    let to = from + now.len() as u64;
+    wait_for("the size to be seen", || (setup.bridge.checkpoint()["size"] == to).then_some(()));
+    assert_eq!(daemon.stop(), 0);
+    setup.bridge.append().write(later.as_bytes());
+    rename(&setup, ".1");
+    gzip(&rotated(&setup, ".1"));
+    setup.bridge.append().events(11..20);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..20).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
 }
 
 #[test]
