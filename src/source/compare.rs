@@ -226,6 +226,22 @@ impl FollowedFile {
         Ok(later)
     }
 
+    /// Goes on in `again`, which is the same file opened once more, if what was read is there.
+    ///
+    /// # Errors
+    /// Those of `again`.
+    pub fn open_again(&mut self, again: Self) -> io::Result<bool> {
+        let tail = self.framer.tail();
+        let from = self.framer.position() - tail.len() as u64;
+        let same = again.peek(from, tail.len())? == tail;
+        if same {
+            (self.file, self.path, self.identity) = (again.file, again.path, again.identity);
+            // What is missing of it is seen as missing.
+            self.refresh_size()?;
+        }
+        Ok(same)
+    }
+
     /// Whether all there is in this file so far is what `other` begins with: it may be a copy of that
     /// which is being made, or nothing yet.
     ///

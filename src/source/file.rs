@@ -256,22 +256,6 @@ impl FollowedFile {
         Ok(head.len() < HEAD_BYTES || broken * 8 <= head.len())
     }
 
-    /// Goes on in `again`, which is the same file opened once more, if what was read is there.
-    ///
-    /// # Errors
-    /// Those of `again`.
-    pub fn open_again(&mut self, again: Self) -> io::Result<bool> {
-        let tail = self.framer.tail();
-        let from = self.framer.position() - tail.len() as u64;
-        let same = again.peek(from, tail.len())? == tail;
-        if same {
-            (self.file, self.path, self.identity) = (again.file, again.path, again.identity);
-            // What is missing of it is seen as missing.
-            self.refresh_size()?;
-        }
-        Ok(same)
-    }
-
     /// Moves a file opened at its start to the end of a line.
     pub fn move_to(&mut self, end: u64, max_line: usize) -> io::Result<()> {
         if end == 0 {

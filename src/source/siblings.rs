@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::file::{FollowedFile, identity_of};
 use crate::domain::identity::Identity;
 use crate::domain::rotation::{self, Packing, Rotated};
-use crate::platform::fs::{FileKind, Fs, is_out_of_descriptors};
+use crate::platform::fs::{FileFacts, FileKind, Fs, is_out_of_descriptors};
 
 /// A file beside the input.
 #[derive(Clone, Debug)]
@@ -26,6 +26,11 @@ pub struct Sibling {
 pub struct Moved;
 
 impl Sibling {
+    fn new(path: PathBuf, facts: &FileFacts) -> Self {
+        let (identity, size, modified_ns) = (identity_of(facts), facts.size, facts.modified_ns);
+        Self { path, identity, size, modified_ns }
+    }
+
     /// Opens it, to be read from its start. None: it is not there any more, but perhaps elsewhere.
     ///
     /// # Errors
@@ -76,6 +81,7 @@ impl Siblings {
             return Ok(());
         };
         let input = input.to_string_lossy();
+        let mut below = Vec::new();
         for path in fs.list(directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name == input {
@@ -87,18 +93,31 @@ impl Siblings {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            if facts.kind != FileKind::Regular {
-                continue;
-            }
-            let (identity, size, modified_ns) =
-                (identity_of(&facts), facts.size, facts.modified_ns);
-            let file = Sibling { path, identity, size, modified_ns };
-            match Rotated::of(&input, &name) {
-                Some(name) => self.rotated.push(RotatedSibling { name, file }),
-                None => self.others.push(file),
+            match (facts.kind, Rotated::of(&input, &name)) {
+                (FileKind::Regular, Some(name)) => {
+                    self.rotated.push(RotatedSibling { name, file: Sibling::new(path, &facts) });
+                }
+                (FileKind::Regular, None) => self.others.push(Sibling::new(path, &facts)),
+                (FileKind::Directory, _) => below.push(path),
+                _ => {}
             }
         }
+        for directory in below {
+            self.add_below(fs, &directory, &input);
+        }
         Ok(())
+    }
+
+    /// Files that were rotated into a directory below the input's own: logrotate's `olddir`. One that may not
+    /// be looked at is none.
+    fn add_below(&mut self, fs: &dyn Fs, directory: &Path, input: &str) {
+        for path in fs.list(directory).unwrap_or_default() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Some(name) = Rotated::of(input, &name) else { continue };
+            let facts = fs.stat(&path).ok().filter(|facts| facts.kind == FileKind::Regular);
+            let file = facts.map(|facts| Sibling::new(path, &facts));
+            self.rotated.extend(file.map(|file| RotatedSibling { name, file }));
+        }
     }
 
     /// The one that is this file, whatever its name.

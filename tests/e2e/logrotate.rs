@@ -41,6 +41,31 @@ fn in_46_files_that_are_shredded_while_they_are_open_are_delivered_once_and_no_s
     assert_eq!(daemon.stop(), 0);
 }
 
+/// The directory is one below that of the input.
+#[test]
+fn in_46_files_that_are_rotated_to_an_olddir_while_down_are_found_there() {
+    let setup = setup();
+    let old = setup.bridge.directory().join("events/old");
+    fs::create_dir(&old).unwrap();
+    let daemon = setup.deliver(0..10);
+    assert_eq!(daemon.stop(), 0);
+    let directives = format!("rotate 9\ncreate\ncompress\ndelaycompress\nolddir {}", old.display());
+    for next in [10, 20, 30] {
+        setup.bridge.append().events(next..next + 10);
+        logrotate(&setup, &directives);
+    }
+    setup.bridge.append().events(40..50);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..50).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    // And nothing of it again.
+    let daemon = setup.bridge.start();
+    setup.bridge.append().events(50..60);
+    setup.expect(&(0..60).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
 #[test]
 fn in_46_files_that_are_rotated_to_another_directory_or_disk_are_read_to_their_end() {
     let setup = setup();
