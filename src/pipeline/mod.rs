@@ -300,6 +300,12 @@ impl Pipeline {
         if !std::mem::replace(&mut self.stopping, true) {
             info!(in_flight = self.tracker.len(), "stopping: settling what is in flight");
             self.left = !self.edges.sink.stop();
+            // What can't be read again is kept under its name, which the position has to know.
+            for lane in self.lanes.iter_mut().filter(|lane| lane.file.is_deleted()) {
+                // What can't be read can't be kept either, and is told then.
+                let _ = lane.file.learn_name();
+                self.position.moved();
+            }
         }
     }
 

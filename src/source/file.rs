@@ -425,6 +425,15 @@ impl FollowedFile {
         self.after
     }
 
+    /// Names a file of which nothing was read yet by what it begins with now.
+    pub fn learn_name(&mut self) -> io::Result<()> {
+        if self.generation.is_none() && self.position() == 0 {
+            self.head_bytes = self.peek(0, HEAD_BYTES)?;
+            self.learn_head();
+        }
+        Ok(())
+    }
+
     /// Its first line.
     pub fn head(&self) -> Option<&Fingerprint> {
         self.head.as_ref()

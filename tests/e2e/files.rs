@@ -215,7 +215,7 @@ fn in_14_replaced_while_down_with_the_same_inode_is_read_from_its_start() {
 }
 
 /// Waits until the daemon has looked at the input as it is now, and so has read what it had room for.
-fn wait_until_seen(bridge: &Bridge) -> u64 {
+pub fn wait_until_seen(bridge: &Bridge) -> u64 {
     let size = std::fs::metadata(bridge.input()).unwrap().len();
     crate::support::wait_for("the size to be seen", || {
         (bridge.checkpoint()["size"] == size).then_some(size)

@@ -28,6 +28,7 @@ mod poison;
 mod relay;
 mod relay_network;
 mod resources;
+mod restart;
 mod rotation;
 mod samples;
 mod seldom;
