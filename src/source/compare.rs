@@ -226,14 +226,18 @@ impl FollowedFile {
         Ok(later)
     }
 
+    /// Whether the bytes before the position, as they were read, stand there in `other`.
+    pub(super) fn tail_stands_in(&self, other: &Self) -> io::Result<bool> {
+        let tail = self.framer.tail();
+        Ok(other.peek(self.framer.position() - tail.len() as u64, tail.len())? == tail)
+    }
+
     /// Goes on in `again`, which is the same file opened once more, if what was read is there.
     ///
     /// # Errors
     /// Those of `again`.
     pub fn open_again(&mut self, again: Self) -> io::Result<bool> {
-        let tail = self.framer.tail();
-        let from = self.framer.position() - tail.len() as u64;
-        let same = again.peek(from, tail.len())? == tail;
+        let same = self.tail_stands_in(&again)?;
         if same {
             (self.file, self.path, self.identity) = (again.file, again.path, again.identity);
             // What is missing of it is seen as missing.
@@ -249,10 +253,9 @@ impl FollowedFile {
     /// Those of either.
     pub fn is_beginning_of(&self, other: &Self) -> io::Result<bool> {
         let size = self.file.facts()?.size;
-        let from = size.saturating_sub(CONTEXT_BYTES as u64);
         let head = self.peek(0, HEAD_BYTES)?;
-        let tail = self.peek(from, (size - from) as usize)?;
-        Ok(head == other.peek(0, head.len())? && tail == other.peek(from, tail.len())?)
+        Ok(head == other.peek(0, head.len())?
+            && self.context_of(size)? == other.context_of(size)?)
     }
 
     /// Whether `other` has the same content, to its end. A beginning in common would not tell: files may

@@ -179,9 +179,7 @@ impl FollowedFile {
     /// Whether what was read is still there, though what followed it may not be. Where nothing was read,
     /// that can't be told.
     pub fn is_intact(&self) -> io::Result<bool> {
-        let tail = self.framer.tail();
-        let from = self.framer.position() - tail.len() as u64;
-        Ok(!tail.is_empty() && self.peek(from, tail.len())? == tail)
+        Ok(!self.framer.tail().is_empty() && self.tail_stands_in(self)?)
     }
 
     /// Whether it was seen to be shorter than before, and that is not told yet.
