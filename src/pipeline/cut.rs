@@ -44,6 +44,8 @@ impl Pipeline {
         if size != pending.size {
             (pending.size, pending.since) = (size, now);
         }
+        // What comes meanwhile, and goes again, nobody will have read.
+        let _ = lane.file.refresh_size();
         // Also one that gives an error is no longer what it was.
         if lane.file.is_intact().unwrap_or(false) {
             let cut = pending.cut;
@@ -109,6 +111,19 @@ impl Pipeline {
         }
         self.position.moved();
         true
+    }
+
+    /// What came in the place of content that was cut, and was cut too before anyone could read it, is in a
+    /// copy that was opened by now, or lost.
+    pub(super) fn lose_what_vanished_again(&mut self) {
+        for index in 0..self.lanes.len() {
+            let Some(vanished) = self.lanes[index].file.take_vanished() else { continue };
+            let (from, to) = (vanished.span.start, vanished.span.end);
+            if !self.has_unseen_of_size(to, &vanished.between) {
+                let reason = LostReason::TruncatedUnread;
+                self.lose(Lost { generation: None, from, to, reason });
+            }
+        }
     }
 
     /// What was read is still there; what followed it may not be.

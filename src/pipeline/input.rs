@@ -236,6 +236,7 @@ impl Pipeline {
             Ok(AtPath::WrongType(kind)) => self.on_nothing_at_path(Waiting::WrongType(kind)),
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
+        self.lose_what_vanished_again();
     }
 
     fn on_file_at_path(&mut self, identity: &Identity) {

@@ -66,7 +66,7 @@ impl FollowedFile {
         self.refresh_size()?;
         let resume = identity::plan_resume(Comparison {
             same_file: self.identity.is_same_file(known.identity),
-            size: self.size,
+            size: self.extent.size(),
             least: if known.is_weak() { known.size.max(known.offset) } else { known.offset },
             same_head: head,
             same_mark: known.mark.matches(&context) || makes(Mutant::MarkUnchecked),
@@ -170,7 +170,7 @@ impl FollowedFile {
             head: self.head.as_ref(),
             mark: &mark,
             offset: position,
-            size: self.size,
+            size: self.extent.size(),
             generation: self.generation,
             after: self.after,
         };
@@ -179,7 +179,7 @@ impl FollowedFile {
 
     /// Whether there is as much of this file as of `copy`, which begins with what was read of it.
     pub fn is_as_long_as(&self, copy: &Self) -> bool {
-        let size = |it: &Self| it.file.facts().map_or(it.size, |facts| facts.size).max(it.size);
+        let size = |it: &Self| it.file.facts().map_or(0, |facts| facts.size).max(it.size());
         size(copy) <= size(self)
     }
 

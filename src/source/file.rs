@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use super::compare::{Common, Known};
+use super::extent::Extent;
+pub use super::extent::Vanished;
 use super::gzip::Gzip;
 use crate::domain::framing::{CONTEXT_BYTES, Frame, LineFramer};
 use crate::domain::identity::{self, Fingerprint, HEAD_BYTES, Identity};
@@ -29,14 +31,9 @@ pub struct FollowedFile {
     pub(super) head: Option<Fingerprint>,
     pub(super) generation: Option<Generation>,
     pub(super) after: Option<Generation>,
-    pub(super) size: u64,
-    /// The smallest size that was seen below that, not told yet.
-    pub(super) shrunk_to: Option<u64>,
-    modified_ns: i64,
+    pub(super) extent: Extent,
     /// Where its last whole line ended, once it is finished.
     whole: Option<u64>,
-    /// When what was there before it shrank was last written, not told yet.
-    written_ns: Option<i64>,
     overlap: Vec<u8>,
     /// Where the NULs begin that were read last, and what stands before them.
     pub(super) before_nuls: Option<(u64, Vec<u8>)>,
@@ -125,11 +122,11 @@ impl FollowedFile {
     #[must_use]
     pub fn next_life(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
-        let mut next = Self { size: 0, ..Self::new(file, &self.path, self.identity, max_line) };
+        let extent = Extent::after(&self.extent);
+        let mut next = Self { extent, ..Self::new(file, &self.path, self.identity, max_line) };
         // A life that ended before it had a name passes on the one before it.
         let former = self.generation.or(self.after);
         next.after = former.filter(|_| !makes(Mutant::SecondLifeUnnamed));
-        next.modified_ns = self.modified_ns;
         next
     }
 
@@ -140,8 +137,8 @@ impl FollowedFile {
         after: Option<Generation>,
         max_line: usize,
     ) -> Self {
-        let (size, modified_ns) = (facts.size, facts.modified_ns);
-        Self { after, size, modified_ns, ..Self::new(file, path, identity_of(facts), max_line) }
+        let extent = Extent::of(facts);
+        Self { after, extent, ..Self::new(file, path, identity_of(facts), max_line) }
     }
 
     fn new(file: Arc<dyn InputFile>, path: &Path, identity: Identity, max_line: usize) -> Self {
@@ -154,11 +151,8 @@ impl FollowedFile {
             head: None,
             generation: None,
             after: None,
-            size: 0,
-            shrunk_to: None,
-            modified_ns: 0,
+            extent: Extent::default(),
             whole: None,
-            written_ns: None,
             overlap: Vec::new(),
             before_nuls: None,
             recent: Vec::new(),
@@ -184,17 +178,22 @@ impl FollowedFile {
 
     /// Whether it was seen to be shorter than before, and that is not told yet.
     pub(super) fn has_shrunk(&self) -> bool {
-        self.shrunk_to.is_some()
+        self.extent.shrunk_to().is_some()
     }
 
     /// When it was last written, whatever that did.
     pub fn changed_ns(&self) -> i64 {
-        self.modified_ns
+        self.extent.modified_ns()
+    }
+
+    /// What came in the place of what vanished, and vanished too, since this was asked last.
+    pub fn take_vanished(&mut self) -> Option<Vanished> {
+        self.extent.take_vanished()
     }
 
     /// Goes on with fewer bytes than there were.
     pub fn accept_size(&mut self, size: u64) {
-        (self.size, self.shrunk_to, self.written_ns) = (size, None, None);
+        self.extent.accept(size);
     }
 
     /// Whether it has no name any more: nobody can open it again.
@@ -217,7 +216,7 @@ impl FollowedFile {
     pub fn from_start(&self, max_line: usize) -> Self {
         let file = Arc::clone(&self.file);
         let fresh = Self::new(file, &self.path, self.identity, max_line);
-        Self { size: self.size, modified_ns: self.modified_ns, ..fresh }
+        Self { extent: self.extent.told(), ..fresh }
     }
 
     /// Goes on reading this life, at the same place, in a copy of it.
@@ -225,15 +224,12 @@ impl FollowedFile {
         self.file = copy.file;
         self.path = copy.path;
         self.identity = copy.identity;
-        self.size = copy.size;
-        self.shrunk_to = None;
-        self.written_ns = None;
-        self.modified_ns = copy.modified_ns;
+        self.extent = copy.extent.told();
     }
 
     /// Moves a file opened at its start to just after the last LF before `limit`.
     pub fn move_to_line_end(&mut self, limit: u64, max_line: usize) -> io::Result<()> {
-        let end = self.last_line_end(limit.min(self.size))?;
+        let end = self.last_line_end(limit.min(self.extent.size()))?;
         self.move_to(end, max_line)
     }
 
@@ -270,9 +266,10 @@ impl FollowedFile {
     /// Reads what is new, at most a block.
     pub fn read(&mut self) -> io::Result<Read> {
         let facts = self.file.facts()?;
-        self.see(facts);
+        self.extent.see(&facts);
         self.go_back_before_nuls(facts.size)?;
-        let (position, known_size, left) = (self.framer.position(), self.size, self.shrunk_to);
+        let (position, known_size, left) =
+            (self.framer.position(), self.extent.size(), self.extent.shrunk_to());
         let cut = |truncated| {
             let unread = Span { start: position, end: known_size.max(position) };
             Ok(Read::Cut(Cut { truncated, left: left.unwrap_or(facts.size), unread }))
@@ -372,35 +369,24 @@ impl FollowedFile {
 
     /// The largest size seen since the last look.
     pub fn size(&self) -> u64 {
-        self.size
+        self.extent.size()
     }
 
     /// The same, if it is all there is: of a packed file one knows only how far it was unpacked.
     pub fn whole_size(&self) -> Option<u64> {
-        (!is_packed(&self.path)).then_some(self.size)
+        (!is_packed(&self.path)).then_some(self.extent.size())
     }
 
     /// Looks at the size anew.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
         let facts = self.file.facts()?;
-        self.see(facts);
-        Ok(self.size)
-    }
-
-    /// Takes note of a size. A smaller one is for `read` to tell, which knows what was there.
-    fn see(&mut self, facts: FileFacts) {
-        let before = std::mem::replace(&mut self.modified_ns, facts.modified_ns);
-        if facts.size < self.size {
-            self.written_ns.get_or_insert(before);
-            let least = self.shrunk_to.map_or(facts.size, |least| least.min(facts.size));
-            self.shrunk_to = Some(least);
-        }
-        self.size = self.size.max(facts.size);
+        self.extent.see(&facts);
+        Ok(self.extent.size())
     }
 
     /// When what was read of it, or seen, was last written: nanoseconds since 1970.
     pub fn modified_ns(&self) -> i64 {
-        self.written_ns.unwrap_or(self.modified_ns)
+        self.extent.written_ns()
     }
 
     /// Where it was opened.

@@ -1,6 +1,7 @@
 //! Bytes come in: files that are followed, and the hints that there is something to read.
 
 mod compare;
+mod extent;
 pub mod file;
 mod gzip;
 mod nuls;

@@ -27,7 +27,7 @@ impl FollowedFile {
         if !is_known {
             return Ok(());
         }
-        let was_cut = size.min(self.shrunk_to.unwrap_or(size)) < line_start;
+        let was_cut = size.min(self.extent.shrunk_to().unwrap_or(size)) < line_start;
         let length = usize::try_from(position - line_start).unwrap_or(usize::MAX);
         let skipped = self.peek(line_start, length.min(CONTEXT_BYTES))?;
         let is_stored = skipped.iter().any(|byte| *byte != 0);

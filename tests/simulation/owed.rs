@@ -179,7 +179,8 @@ impl Model {
     /// V1: what stands where it can be read has arrived, what was read too, and what is gone was told.
     pub(crate) fn check_arrived(&mut self, told: &[LostStatus]) {
         if let Some((uid, offset, line)) = self.missing() {
-            let text = format!("line {line} at {offset} of file {uid} is missing");
+            let class = &self.lines.all[line].class;
+            let text = format!("line {line}, {class:?}, at {offset} of file {uid} is missing");
             return self.violate("V1", text);
         }
         if let Some(line) = self.consumed.iter().find(|line| !self.is_settled(**line)) {
