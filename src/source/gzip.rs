@@ -5,6 +5,7 @@
 
 use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 
@@ -17,10 +18,15 @@ const STEP: usize = 64 << 10;
 /// someone made to fill memory or time ends here.
 const UNPACKED_MAX: u64 = 64 << 30;
 
+/// How long one read may unpack. Reading on takes milliseconds; only the way to an offset far behind
+/// takes long, and nothing else is read meanwhile. Some gigabytes fit into this.
+const READ_MAX: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(super) struct Gzip {
     packed: Arc<dyn InputFile>,
     unpacker: Mutex<Unpacker>,
+    read_max: Duration,
 }
 
 struct Unpacker {
@@ -45,7 +51,7 @@ struct Sequential {
 impl Gzip {
     pub(super) fn new(packed: Arc<dyn InputFile>) -> Self {
         let unpacker = Mutex::new(Unpacker::new(Arc::clone(&packed)));
-        Self { packed, unpacker }
+        Self { packed, unpacker, read_max: READ_MAX }
     }
 }
 
@@ -64,7 +70,7 @@ impl InputFile for Gzip {
             let known = unpacker.known.max(unpacker.end());
             *unpacker = Unpacker { known, ..Unpacker::new(Arc::clone(&self.packed)) };
         }
-        let there = unpacker.from(offset, wanted)?;
+        let there = unpacker.from(offset, wanted, Instant::now() + self.read_max)?;
         let (head, rest) = there.split_at(there.len().min(first.len()));
         first[..head.len()].copy_from_slice(head);
         second[..rest.len()].copy_from_slice(rest);
@@ -91,7 +97,7 @@ impl Unpacker {
     }
 
     /// Up to `wanted` bytes from `offset` on; what lies before is forgotten.
-    fn from(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
+    fn from(&mut self, offset: u64, wanted: usize, until: Instant) -> io::Result<&[u8]> {
         loop {
             let skipped = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
             let skipped = skipped.min(self.window.len());
@@ -99,6 +105,10 @@ impl Unpacker {
             self.start += skipped as u64;
             if self.ended || (self.start == offset && self.window.len() >= wanted) {
                 break;
+            }
+            if Instant::now() >= until {
+                let why = "unpacking it up to where it goes on takes too long";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
             self.step()?;
         }
@@ -191,6 +201,17 @@ mod tests {
                 return;
             }
         }
+    }
+
+    #[test]
+    fn sec_10_a_read_that_would_unpack_for_too_long_is_an_error() {
+        let (_directory, mut file) = packed(&[&vec![b'x'; 1 << 20]]);
+        assert_eq!(read(&file, 10, 0).len(), 10);
+        file.read_max = Duration::ZERO;
+        // It is unpacked already.
+        assert_eq!(read(&file, 10, 20).len(), 10);
+        let error = file.read_at(&mut [0; 10], &mut [], 1 << 19).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -198,3 +198,29 @@ fn in_18_files_rotated_beside_the_target_of_the_inputs_link_are_found() {
     assert_eq!(daemon.stop(), 0);
     assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
 }
+
+#[test]
+fn sec_10_a_packed_file_that_unpacks_to_gigabytes_costs_neither_memory_nor_the_lines_beside_it() {
+    let setup = setup();
+    let daemon = setup.deliver(0..10);
+    assert_eq!(daemon.stop(), 0);
+    rename(&setup, ".2");
+    let bomb = setup.bridge.input().with_file_name("order_events.jsonl.1.gz");
+    let pack = "import gzip, sys
+with gzip.open(sys.argv[1], 'wb', 1) as bomb:
+    [bomb.write(b'x' * (1 << 24)) for _ in range(128)]";
+    done(Command::new("python3").args(["-c", pack]).arg(&bomb));
+    assert!(fs::metadata(&bomb).unwrap().len() < 16 << 20, "packed well");
+    setup.bridge.append().events(10..20);
+    let daemon = setup.bridge.start();
+    setup.expect(&(0..20).collect::<Vec<_>>());
+    // Two gigabytes without a line end: it is read to its end, where it is a line that is too long.
+    wait_for("the whole file to be read", || {
+        (setup.bridge.status()["input"]["lag_bytes"].as_u64()? == (2 << 30)).then_some(())
+    });
+    let peak = daemon.memory_kb("VmHWM");
+    assert!(peak < 100 << 10, "{peak} kB");
+    setup.bridge.append().events(20..30);
+    setup.expect(&(0..30).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
