@@ -42,6 +42,9 @@ pub enum StateEvent {
 /// Makes encoded rejects durable, all or none.
 pub type AppendRejects = Box<dyn FnMut(&[RejectedLine]) -> io::Result<()> + Send>;
 
+/// What is done once a checkpoint is durable.
+pub type AfterCommit = Box<dyn FnMut(&Checkpoint) + Send>;
+
 /// What waits to be written. Only the newest checkpoint and the newest note count.
 #[derive(Default)]
 pub struct Work {
@@ -78,6 +81,7 @@ pub struct Scribe {
     notes: [Option<Box<dyn StateFile>>; 2],
     next_note: usize,
     append_rejects: AppendRejects,
+    committed: Option<AfterCommit>,
     /// Lines that could not be made durable yet. Nothing steps over them.
     unwritten: Vec<RejectedLine>,
 }
@@ -86,7 +90,14 @@ impl Scribe {
     /// One for the directory that `lock` locks.
     pub fn new(store: Store, lock: Lock, append_rejects: AppendRejects) -> Self {
         let notes = [None, None];
-        Self { store, lock, notes, next_note: 0, append_rejects, unwritten: Vec::new() }
+        let unwritten = Vec::new();
+        Self { store, lock, notes, next_note: 0, append_rejects, committed: None, unwritten }
+    }
+
+    /// Calls this after each checkpoint that is durable.
+    #[must_use]
+    pub fn then(self, committed: AfterCommit) -> Self {
+        Self { committed: Some(committed), ..self }
     }
 
     /// Does all of `work`, once. Rejects that failed stay here and are tried again by the next
@@ -101,7 +112,10 @@ impl Scribe {
         }
         if let Some(checkpoint) = &work.commit {
             report(match self.commit(checkpoint) {
-                Ok(()) => StateEvent::Committed(checkpoint.sequence),
+                Ok(()) => {
+                    self.committed.iter_mut().for_each(|committed| committed(checkpoint));
+                    StateEvent::Committed(checkpoint.sequence)
+                }
                 Err(error) => StateEvent::CommitFailed(error),
             });
         }

@@ -144,8 +144,14 @@ fn try_move_to(
     let input = settings.input.display();
     let wrong = |error: io::Error| (format!("{input}: {error}"), Exit::Io);
     let target = offset.unwrap_or(0);
-    let state = state_at(&RealFs, &settings.input, settings.max_line_bytes, target, before.live())
-        .map_err(wrong)?;
+    let state = state_at(
+        &RealFs,
+        &super::follow::followed(settings),
+        settings.max_line_bytes,
+        target,
+        before.live(),
+    )
+    .map_err(wrong)?;
     let Some(state) = state else {
         if offset.is_some() {
             return Err((format!("{input}: there is no such file"), Exit::Unavailable));

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod checkpoint;
 mod connect;
+mod follow;
 mod http;
 mod rejects;
 mod run;

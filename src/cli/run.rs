@@ -9,14 +9,16 @@ use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 
 use super::args::Arguments;
+use super::follow::{self, FollowError, follow};
 use super::sinks::{self, SinkError};
 use super::{Exit, complain, complain_config, http, load, state_exit};
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
 use crate::config;
 use crate::config::{Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity};
 use crate::domain::acks::Limits;
-use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
+use crate::pipeline::{self, Edges, Event, Mailbox, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
 use crate::service::signals;
@@ -69,6 +71,8 @@ enum Failure {
     State(#[from] StateError),
     #[error("{0}")]
     Sink(#[from] SinkError),
+    #[error("{0}")]
+    Follow(#[from] FollowError),
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
@@ -76,9 +80,12 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Self::State(error) => state_exit(error),
+            Self::State(error) | Self::Follow(FollowError::State(error)) => state_exit(error),
+            Self::Follow(FollowError::Taken(_)) => Exit::Held,
             Self::Sink(SinkError::Kafka(_)) => Exit::Config,
-            Self::Sink(SinkError::SocketIo(_)) | Self::Io(_) => Exit::Io,
+            Self::Sink(SinkError::SocketIo(_))
+            | Self::Io(_)
+            | Self::Follow(FollowError::Thread(_)) => Exit::Io,
         }
     }
 }
@@ -97,22 +104,21 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     let lock = store.lock()?;
     let start = Start::find(&store)?;
 
+    let positions = store.clone();
     let sink = sinks::build(settings, &clock, &mailbox)?;
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
     let _served = http::serve(settings, &latest, &mailbox);
-    let hint = mailbox.clone();
-    let wake = Arc::new(move || hint.post(Event::InputChanged));
     let edges = Edges {
-        watch: DirectoryWatch::new(Arc::clone(&fs), &settings.input, wake),
+        watch: DirectoryWatch::none(Arc::clone(&fs), &settings.input),
+        pipe: None,
         fs,
         clock,
         sink,
         committer: Box::new(writer),
         latest,
     };
-    let mut pipeline = Pipeline::new(pipeline_settings(settings), edges, &start);
-    pipeline::run(&mut pipeline, &mailbox, settings.shutdown_timeout);
+    follow(settings, &pipeline_settings(settings), &positions, start, edges, &mailbox)?;
     Ok(())
 }
 
@@ -139,12 +145,16 @@ fn state_writer(
         move |lines: &[RejectedLine]| rejects.append(lines.iter().map(|line| line.text.as_slice()));
     let results = mailbox.clone();
     let report = move |event| results.post(Event::State(event));
-    StateWriter::start(Scribe::new(store, lock, Box::new(append)), Box::new(report))
+    let state_dir = http::absolute_state_dir(settings);
+    let committed = move |checkpoint: &Checkpoint| follow::drop_settled(&state_dir, checkpoint);
+    let scribe = Scribe::new(store, lock, Box::new(append)).then(Box::new(committed));
+    StateWriter::start(scribe, Box::new(report))
 }
 
 fn pipeline_settings(settings: &Settings) -> pipeline::Settings {
     pipeline::Settings {
         input: settings.input.clone(),
+        pipe: None,
         state_dir: http::absolute_state_dir(settings),
         max_line_bytes: settings.max_line_bytes,
         in_flight: Limits { records: settings.in_flight_records, bytes: settings.in_flight_bytes },

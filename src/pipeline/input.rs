@@ -12,6 +12,7 @@ use super::{Pipeline, Progress};
 use crate::checkpoint::LostReason;
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
+use crate::platform::fs::FileKind;
 use crate::platform::mutants::{Mutant, makes};
 use crate::source::file::{self, AtPath, FollowedFile, Read};
 
@@ -195,7 +196,11 @@ impl Pipeline {
             && lane.is_settled_to_line();
         // Where others wait for its place, what is settled goes before its time, the oldest first.
         let early = lane.is_settled() && others_wait;
-        if quiet || early || lane.is_kept || makes(Mutant::OldFileClosed) {
+        // Nobody writes to a segment that the journal has ended, nor to a file that a pipe replaced.
+        let over = lane.is_kept
+            || self.settings.pipe.is_some()
+            || (self.leaving && lane.is_settled_to_line());
+        if quiet || early || over || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;
             info!(path = %lane.file.path().display(), early, "a file that was moved away is finished");
@@ -233,13 +238,22 @@ impl Pipeline {
         match file::look(self.edges.fs.as_ref(), &self.settings.input) {
             Ok(AtPath::File(identity)) => self.on_file_at_path(&identity),
             Ok(AtPath::Missing) => self.on_nothing_at_path(Waiting::Missing),
-            Ok(AtPath::WrongType(kind)) => self.on_nothing_at_path(Waiting::WrongType(kind)),
+            Ok(AtPath::WrongType(kind)) => {
+                // What is left of the file comes before what the pipe brings.
+                self.leaving = kind == FileKind::Fifo;
+                let known = self.remembered.take_if(|known| known.offset < known.size);
+                if let Some(known) = known {
+                    self.take_up(&known, LostReason::MovedAway);
+                }
+                self.on_nothing_at_path(Waiting::WrongType(kind));
+            }
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
         self.lose_what_vanished_again();
     }
 
     fn on_file_at_path(&mut self, identity: &Identity) {
+        self.leaving &= self.settings.pipe.is_some();
         let is_it = |lane: &Lane| {
             lane.state != LaneState::Over && lane.file.identity().is_same_file(identity)
         };
@@ -301,6 +315,7 @@ impl Pipeline {
 
     /// The live lane's file is no longer at the path; its writer may still append to it.
     fn supersede(&mut self, message: &str) {
+        let message = if self.settings.pipe.is_some() { "the segment is full" } else { message };
         let now = self.edges.clock.now();
         for lane in self.lanes.iter_mut().filter(|lane| lane.state == LaneState::Live) {
             info!(position = lane.file.position(), "{message}");
@@ -342,10 +357,8 @@ impl Pipeline {
         if let Some(known) = self.remembered.take() {
             let newest = known.modified_ns;
             self.adopt(file, &known, newest);
-        } else if let Some(mut file) = self.go_on_in_place(file) {
-            if let Some(before) = self.lanes.last() {
-                self.skip_what_was_read(&mut file, before);
-            }
+        } else if let Some(file) = self.go_on_in_place(file) {
+            let file = self.skip_what_was_read(file);
             let path = self.settings.input.display();
             info!(%path, offset = file.position(), "following a new file");
             self.add_lane(file, Ledger::default());

@@ -262,6 +262,9 @@ impl Pipeline {
         with: impl Fn(&Lane) -> bool,
     ) -> io::Result<Content> {
         let max_line = self.settings.max_line_bytes;
+        if self.is_copied_never() {
+            return Ok(Content::New);
+        }
         let (mut from, mut more) = (0, None);
         for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| with(lane)) {
             if !lane.file.is_copied_in(file, max_line)? {
@@ -374,7 +377,8 @@ impl Pipeline {
     /// Whether a file that was just opened may turn out to be a copy of one that is open.
     fn may_be_copy(&self, file: &FollowedFile, of: impl Fn(usize, &Lane) -> bool) -> bool {
         let mut lanes = self.lanes.iter().enumerate().filter(|(index, lane)| of(*index, lane));
-        lanes.any(|(_, lane)| file.is_beginning_of(&lane.file).unwrap_or(false))
+        !self.is_copied_never()
+            && lanes.any(|(_, lane)| file.is_beginning_of(&lane.file).unwrap_or(false))
     }
 
     /// Whether a suspect lane is known to be a life of its own. One that turned out to be a copy ends; one

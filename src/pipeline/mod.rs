@@ -46,6 +46,7 @@ use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
 use crate::sink::Sink;
+use crate::source::fifo::PipeState;
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
 
@@ -60,6 +61,8 @@ pub enum Event {
     State(StateEvent),
     /// Someone wants to know when everything that is in the input now is settled.
     CaughtUpAsked(CaughtUp),
+    /// Nothing more comes to this input: settle all there is, commit, and leave it for the next one.
+    Leave,
     /// Stop: settle what is in flight, commit, end.
     Stop,
 }
@@ -69,6 +72,9 @@ pub enum Event {
 pub struct Settings {
     /// The file that is followed.
     pub input: PathBuf,
+    /// The named pipe whose journal that is. Then segments are ended by no one but the journal, are never
+    /// copied, and are removed when they are settled.
+    pub pipe: Option<PathBuf>,
     /// Where positions and rejects are kept.
     pub state_dir: PathBuf,
     /// The longest line that is delivered, in bytes.
@@ -99,6 +105,8 @@ pub struct Edges {
     pub committer: Box<dyn Committer>,
     /// Calls the owner when the input may have changed.
     pub watch: DirectoryWatch,
+    /// What fills the journal that is followed.
+    pub pipe: Option<Arc<PipeState>>,
     /// Where the owner tells how it is.
     pub latest: Latest,
 }
@@ -114,6 +122,8 @@ pub enum Next {
     Wait(Instant),
     /// Stopped, and nothing is in flight.
     Done,
+    /// This input is settled and committed, and another one takes its place.
+    Left,
 }
 
 /// See the module.
@@ -148,6 +158,8 @@ pub struct Pipeline {
     /// Lines between the watermark and the last one read.
     lines_behind_watermark: u64,
     stopping: bool,
+    /// Another kind of input takes the place of this one.
+    leaving: bool,
     /// What is in flight when stopping is left to the next start.
     left: bool,
     /// Why rejects can't be written.
@@ -169,6 +181,7 @@ impl Pipeline {
             Event::SinkReported => {}
             Event::State(event) => self.on_state(event),
             Event::CaughtUpAsked(answer) => self.on_asked(answer),
+            Event::Leave => self.leaving = true,
             Event::Stop => self.on_stop(),
         }
     }
@@ -201,11 +214,34 @@ impl Pipeline {
         {
             return Next::Done;
         }
+        if self.has_left(progress) {
+            return Next::Left;
+        }
         match progress {
             Progress::More => Next::Again,
             Progress::Full => Next::WhenThereIsRoom(self.deadline()),
             Progress::CaughtUp | Progress::NothingToRead => Next::Wait(self.deadline()),
         }
+    }
+
+    /// Whether nothing is left to be read of an input that another one replaced, and all is committed.
+    fn has_left(&self, progress: Progress) -> bool {
+        // A pipe that comes back may end the line that is open.
+        let in_pipe = self.settings.pipe.is_some();
+        let is_done = |lane: &Lane| lane.is_settled() || (in_pipe && lane.is_settled_to_line());
+        self.leaving
+            && !self.stopping
+            && matches!(progress, Progress::CaughtUp | Progress::NothingToRead)
+            && self.tracker.is_empty()
+            && self.is_readable()
+            && self.remembered.as_ref().is_none_or(|known| known.offset >= known.size)
+            && self.lanes.iter().all(is_done)
+            && self.position.is_committed()
+    }
+
+    /// What the next pipeline can go on with.
+    pub fn into_edges(self) -> Edges {
+        self.edges
     }
 
     /// How many lines were read and are not settled.
@@ -276,6 +312,9 @@ impl Pipeline {
             StateEvent::RejectsFailed(error) => self.on_rejects_failed(&error),
             StateEvent::Committed(sequence) => {
                 self.counted.commits += 1;
+                if let Some(pipe) = &self.edges.pipe {
+                    pipe.committed();
+                }
                 self.position.on_committed(sequence, self.edges.clock.unix_ms());
             }
             StateEvent::CommitFailed(error) => {

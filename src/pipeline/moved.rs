@@ -201,6 +201,9 @@ impl Pipeline {
                 return Ok(Some(file));
             }
         }
+        if self.is_copied_never() {
+            return Ok(None);
+        }
         // A copy has a life of its own where it is known itself.
         let is_other = |sibling: &Sibling| {
             let identity = &sibling.identity;
@@ -296,7 +299,8 @@ impl Pipeline {
     /// in its place. None: it does.
     pub(super) fn go_on_in_place(&mut self, file: FollowedFile) -> Option<FollowedFile> {
         let mut file = Some(file);
-        for index in (0..self.lanes.len()).rev() {
+        let lanes = if self.is_copied_never() { 0 } else { self.lanes.len() };
+        for index in (0..lanes).rev() {
             let lane = &self.lanes[index];
             if lane.state != LaneState::Superseded || lane.suspect || lane.cut.is_some() {
                 continue;
@@ -343,14 +347,16 @@ impl Pipeline {
 
     /// A file at the path that begins with the last lines of the life before it goes on behind them.
     /// Else it is read from its start.
-    pub(super) fn skip_what_was_read(&self, file: &mut FollowedFile, before: &Lane) {
+    pub(super) fn skip_what_was_read(&self, mut file: FollowedFile) -> FollowedFile {
         let max_line = self.settings.max_line_bytes;
         // What is in flight has to be found in this one if the bridge dies.
-        let Some(mark) = before.file.line_mark().filter(|_| before.is_settled_to_line()) else {
-            return;
+        let before = self.lanes.last().filter(|lane| lane.is_settled_to_line());
+        let before = before.filter(|_| !self.is_copied_never());
+        let Some((mark, before)) = before.and_then(|it| Some((it.file.line_mark()?, it))) else {
+            return file;
         };
         if self.is_rotated(before.file.identity()) {
-            return;
+            return file;
         }
         let done = file.find_mark(&mark).and_then(|end| {
             let Some(end) = end else { return Ok(()) };
@@ -361,5 +367,11 @@ impl Pipeline {
             // It shows again when it is read.
             debug!(%error, "cannot compare the new file with the one before");
         }
+        file
+    }
+
+    /// Of a journal's segments none is a copy of another one, however alike they are.
+    pub(super) fn is_copied_never(&self) -> bool {
+        self.settings.pipe.is_some()
     }
 }

@@ -18,6 +18,8 @@ const GATHER_FROM: usize = 2048;
 pub enum Stopped {
     /// Everything read is settled and committed.
     Clean,
+    /// Everything is settled and committed, and another kind of input took the place of this one.
+    Left,
     /// This many lines are in flight; they will be delivered again.
     WithInFlight(usize),
 }
@@ -51,6 +53,7 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
                 );
                 return Stopped::WithInFlight(in_flight);
             }
+            Next::Left => return Stopped::Left,
             Next::WhenThereIsRoom(until) => {
                 mailbox.wait(until);
                 if pipeline.in_flight() >= GATHER_FROM {

@@ -12,11 +12,14 @@ use tracing::{error, info, warn};
 
 use super::Pipeline;
 use super::lane::Lane;
+use super::moved::known_of;
 use crate::checkpoint::{Checkpoint, GenerationState};
 use crate::domain::framing::{Content, Frame};
+use crate::domain::identity::Resume;
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Generation;
 use crate::platform::fs::{Fs, StateFile};
+use crate::source::fifo::journal;
 use crate::source::file::{BLOCK_BYTES, FollowedFile};
 
 /// In the state directory.
@@ -114,7 +117,18 @@ impl Pipeline {
 
     /// Opens what was kept of a life, to go on at its offset.
     pub(super) fn find_kept(&self, known: &GenerationState) -> Option<FollowedFile> {
-        self.open_kept(known.generation?, known.offset)
+        self.open_kept(known.generation?, known.offset).or_else(|| self.open_journaled(known))
+    }
+
+    /// A line that a pipe's last writer did not end is in the journal, which is not followed any more.
+    fn open_journaled(&self, known: &GenerationState) -> Option<FollowedFile> {
+        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
+        let directory = journal::directory_in(&self.settings.state_dir);
+        if self.settings.pipe.is_some() || !known.path.starts_with(directory) {
+            return None;
+        }
+        let mut file = FollowedFile::open(fs, &known.path, max_line, None).ok().flatten()?;
+        (file.resume(&known_of(known), max_line).ok()? == Resume::Continue).then_some(file)
     }
 
     fn open_kept(&self, generation: Generation, offset: u64) -> Option<FollowedFile> {

@@ -162,7 +162,13 @@ impl Pipeline {
         let due = |last: Option<Instant>, interval| last.is_none_or(|last| now >= last + interval);
         // Stopping, the last commit waits for nothing but the records before it.
         let last_commit = self.stopping && self.tracker.is_empty() && self.position.alarm.is_none();
-        if (last_commit || due(self.position.last_commit, self.settings.checkpoint_interval))
+        // A writer may wait for the room that a commit makes.
+        let wanted = self.position.alarm.is_none()
+            && self.position.uncommitted
+            && self.pipe_alarm().is_some();
+        if (last_commit
+            || wanted
+            || due(self.position.last_commit, self.settings.checkpoint_interval))
             && self.position.committing.is_none()
             && (self.position.uncommitted || self.has_grown())
         {

@@ -37,6 +37,8 @@ pub(super) struct Reporter {
 
 struct Asked {
     answer: CaughtUp,
+    /// With this, what fills the journal knows what was in the pipe then.
+    in_pipe: u64,
     /// Everything before is what was in the input; none until a look has read it.
     until: Option<RecordId>,
 }
@@ -63,7 +65,8 @@ impl Pipeline {
         if self.reporter.asked.len() >= ASKED_MAX {
             self.reporter.asked.remove(0);
         }
-        self.reporter.asked.push(Asked { answer, until: None });
+        let in_pipe = self.edges.pipe.as_ref().map_or(0, |pipe| pipe.ask());
+        self.reporter.asked.push(Asked { answer, in_pipe, until: None });
         self.input.look_again();
     }
 
@@ -73,13 +76,13 @@ impl Pipeline {
             return;
         }
         // What can't be read can't be said to be settled.
-        let readable = !self.rotations.is_undecided()
-            && self.untaken.is_empty()
-            && self.lanes.iter().all(|lane| lane.failing.is_none() && !lane.waits())
+        let readable = self.is_readable()
             && !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
         let (next, first) = (self.tracker.next(), self.tracker.first());
+        let pipe = self.edges.pipe.as_ref();
         self.reporter.asked.retain_mut(|asked| {
-            if asked.until.is_none() && progress == Progress::CaughtUp && readable {
+            let is_here = pipe.is_none_or(|pipe| pipe.is_past(asked.in_pipe));
+            if asked.until.is_none() && progress == Progress::CaughtUp && readable && is_here {
                 asked.until = Some(next);
             }
             let settled = asked.until.is_some_and(|until| first >= until);
@@ -88,6 +91,13 @@ impl Pipeline {
             }
             !settled
         });
+    }
+
+    /// Whether everything that is known of can be read now.
+    pub(super) fn is_readable(&self) -> bool {
+        !self.rotations.is_undecided()
+            && self.untaken.is_empty()
+            && self.lanes.iter().all(|lane| lane.failing.is_none() && !lane.waits())
     }
 
     /// Publishes a snapshot, if one is due.
@@ -113,7 +123,7 @@ impl Pipeline {
     /// Says until when nothing has to be heard of the owner.
     pub(super) fn show_life(&self, next: Next) {
         let until = match next {
-            Next::Again | Next::Done => self.edges.clock.now(),
+            Next::Again | Next::Done | Next::Left => self.edges.clock.now(),
             Next::WhenThereIsRoom(until) | Next::Wait(until) => until,
         };
         self.reporter.latest.turned(until);
@@ -122,6 +132,9 @@ impl Pipeline {
     fn state(&self, progress: Progress) -> (&'static str, Option<String>) {
         if self.stopping {
             return ("draining", None);
+        }
+        if self.pipe_alarm().is_some() {
+            return ("blocked", Some("journal".to_owned()));
         }
         if progress == Progress::Full && self.rejects_failing.is_some() {
             return ("blocked", Some("rejects".to_owned()));
@@ -134,6 +147,10 @@ impl Pipeline {
             Some(InputState::Waiting(why)) => ("waiting_for_input", Some(why.as_str().to_owned())),
             None => ("waiting_for_input", None),
         }
+    }
+
+    pub(super) fn pipe_alarm(&self) -> Option<String> {
+        self.edges.pipe.as_ref().and_then(|pipe| pipe.alarm())
     }
 
     /// Whether what is pending by the ledger is what is on its way, counted line by line: then nothing that
@@ -187,18 +204,22 @@ impl Pipeline {
         let lag = |lane: &super::lane::Lane| lane.file.size().saturating_sub(lane.settled());
         let oldest = self.tracker.iter().find(|(tracked, _)| tracked.class.is_none());
         let age = oldest.map_or(0, |(tracked, _)| self.edges.clock.unix_ms() - tracked.seen_ms);
+        let in_pipe = self.edges.pipe.as_ref().map_or(0, |pipe| pipe.in_pipe());
         Input {
-            path: self.settings.input.clone(),
+            path: self.settings.pipe.as_ref().unwrap_or(&self.settings.input).clone(),
             kind: match &self.input.state {
                 Some(InputState::Waiting(why)) => why.as_str(),
+                _ if self.settings.pipe.is_some() => "fifo",
                 _ => "file",
             },
             generation: live.and_then(|lane| lane.file.generation()),
             size: live.map_or(0, |lane| lane.file.size()),
             read: live.map_or(0, |lane| lane.file.position()),
-            lag_bytes: self.lanes.iter().map(lag).sum(),
+            lag_bytes: self.lanes.iter().map(lag).sum::<u64>() + in_pipe,
             lag_seconds: Duration::from_millis(age.max(0).unsigned_abs()).as_secs_f64(),
             waiting_files: self.rotations.waiting,
+            journal_bytes: self.edges.pipe.as_ref().map(|pipe| pipe.in_journal()),
+            alarm: self.pipe_alarm(),
             held_files: self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count(),
         }
     }

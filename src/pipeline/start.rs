@@ -87,6 +87,7 @@ impl Pipeline {
             reasons: Reasons::default(),
             lines_behind_watermark: 0,
             stopping: false,
+            leaving: false,
             left: false,
             rejects_failing: None,
             counted_buffer: None,
@@ -222,7 +223,11 @@ impl Pipeline {
                 return Ok(Found::Another(LostReason::MovedAway));
             }
             // A copy that an editor or a backup put there.
-            Resume::Replaced if file.resume_as_copy(&known, max_line)? => return Ok(Found::Same),
+            Resume::Replaced
+                if !self.is_copied_never() && file.resume_as_copy(&known, max_line)? =>
+            {
+                return Ok(Found::Same);
+            }
             Resume::Replaced => LostReason::MovedAway,
             Resume::Truncated => LostReason::TruncatedUnread,
             Resume::Rewritten => LostReason::Rewritten,

@@ -7,4 +7,5 @@ pub mod access;
 pub mod clock;
 pub mod fs;
 pub mod mutants;
+pub mod pipe;
 pub mod process;

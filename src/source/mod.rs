@@ -2,6 +2,7 @@
 
 mod compare;
 mod extent;
+pub mod fifo;
 pub mod file;
 mod gzip;
 mod nuls;

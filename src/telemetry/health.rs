@@ -43,6 +43,9 @@ pub(super) fn troubles(snapshot: &Snapshot, overdue: Duration, now: Instant) -> 
     if let Some(alarm) = &snapshot.rejects.alarm {
         other(format!("rejects: they can't be written: {alarm}"));
     }
+    if let Some(alarm) = &snapshot.input.alarm {
+        other(format!("input: {alarm}"));
+    }
     found.extend(input(snapshot, now));
     found
 }
@@ -119,6 +122,7 @@ mod tests {
         snapshot.sink.reason = Some("no broker".to_owned());
         snapshot.checkpoint.alarm = Some("no space".to_owned());
         snapshot.rejects.alarm = Some("no room".to_owned());
+        snapshot.input.alarm = Some("the journal is full".to_owned());
         let told = texts(&snapshot, now);
         assert_eq!(
             told,
@@ -126,6 +130,7 @@ mod tests {
                 "sink: kafka is down: no broker",
                 "checkpoint: it can't be written: no space",
                 "rejects: they can't be written: no room",
+                "input: the journal is full",
             ]
         );
         assert_eq!(texts(&Snapshot::default(), now), ["starting"]);

@@ -122,6 +122,15 @@ fn input(page: &mut Page, snapshot: &Snapshot) {
         .value(input.held_files);
     page.gauge(name!("waiting_files"), "Rotated files that wait until fewer are open.")
         .value(input.waiting_files);
+    page.gauge(name!("input_alarm"), "1 while a named pipe is not read and its writers wait.")
+        .value(u8::from(input.alarm.is_some()));
+    if let Some(bytes) = input.journal_bytes {
+        page.gauge(
+            name!("journal_bytes"),
+            "What the journal of a named pipe holds, delivered or not.",
+        )
+        .value(bytes);
+    }
 }
 
 fn sink(page: &mut Page, snapshot: &Snapshot) {

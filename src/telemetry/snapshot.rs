@@ -83,6 +83,10 @@ pub struct Input {
     pub held_files: usize,
     /// Files that are not read yet and wait until there are fewer open.
     pub waiting_files: usize,
+    /// Of a named pipe, how much its journal holds, delivered or not.
+    pub journal_bytes: Option<u64>,
+    /// Why the pipe is not read, so that its writers wait.
+    pub alarm: Option<String>,
 }
 
 /// The ledger, in bytes and lines.

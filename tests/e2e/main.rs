@@ -17,6 +17,7 @@ mod check;
 mod crash;
 mod errno;
 mod ext4;
+mod fifo;
 mod files;
 mod host;
 mod http;

@@ -148,6 +148,7 @@ impl World {
         let latest = Latest::default();
         let edges = Edges {
             watch: DirectoryWatch::none(Arc::clone(&fs), Path::new(INPUT)),
+            pipe: None,
             fs,
             clock: Arc::new(shared.clone()),
             sink: Box::new(SimSink(shared.clone())),
@@ -211,6 +212,7 @@ impl World {
     fn settings(&self) -> Settings {
         Settings {
             input: PathBuf::from(INPUT),
+            pipe: None,
             state_dir: PathBuf::from(STATE),
             max_line_bytes: self.config.max_line as usize,
             in_flight: Limits {

@@ -1,0 +1,150 @@
+//! Which input is followed: the file at the path, or the journal of the named pipe that stands there.
+//!
+//! One may take the place of the other while the daemon runs. Then what came before is settled first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::store::{StateError, Store};
+use crate::config::Settings;
+use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt, Stopped};
+use crate::platform::fs::{FileKind, Fs as _, RealFs};
+use crate::platform::pipe::Pipe;
+use crate::source::fifo::journal::{self, Durable, JournalFs};
+use crate::source::fifo::{self, Fifo, Notice};
+use crate::source::watch::DirectoryWatch;
+
+/// What is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    File,
+    Journal,
+}
+
+/// Whether a named pipe stands at the path.
+fn is_pipe(path: &Path) -> bool {
+    RealFs.stat(path).is_ok_and(|facts| facts.kind == FileKind::Fifo)
+}
+
+/// The file that is followed where a pipe may stand at the path.
+pub(super) fn followed(settings: &Settings) -> PathBuf {
+    if is_pipe(&settings.input) {
+        journal::live_in(&super::http::absolute_state_dir(settings))
+    } else {
+        settings.input.clone()
+    }
+}
+
+/// Removes the segments of the journal that a durable commit does not need.
+pub(super) fn drop_settled(state_dir: &Path, committed: &Checkpoint) {
+    let open: Vec<_> = committed.generations.iter().map(|state| state.identity).collect();
+    // What is left is tried again after the next commit, and counts as full until then.
+    let _ = journal::drop_settled(state_dir, &open);
+}
+
+/// Why the input can't be followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FollowError {
+    #[error("{path}: another process reads this named pipe: two bridges would share its lines out between them", path = .0.display())]
+    Taken(PathBuf),
+    #[error("{0}")]
+    State(#[from] StateError),
+    #[error("cannot start the thread that reads the pipe: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Follows the input until the daemon is to stop.
+///
+/// # Errors
+/// The system's, or those of the state directory.
+pub(super) fn follow(
+    settings: &Settings,
+    basic: &pipeline::Settings,
+    store: &Store,
+    mut start: Start,
+    mut edges: Edges,
+    mailbox: &Mailbox,
+) -> Result<(), FollowError> {
+    if Pipe::open(&settings.input).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        return Err(FollowError::Taken(settings.input.clone()));
+    }
+    let fs = Arc::clone(&edges.fs);
+    let mut input = first(settings, &basic.state_dir, &start);
+    loop {
+        let durable = Arc::new(Durable::default());
+        let fifo = match input {
+            Input::File => None,
+            Input::Journal => Some(move_pipe(settings, &basic.state_dir, &durable, mailbox)?),
+        };
+        edges.pipe = fifo.as_ref().map(Fifo::state);
+        let settings_of_it = match input {
+            Input::File => {
+                let hint = mailbox.clone();
+                let wake = Arc::new(move || hint.post(Event::InputChanged));
+                edges.fs = Arc::clone(&fs);
+                edges.watch = DirectoryWatch::new(Arc::clone(&fs), &settings.input, wake);
+                basic.clone()
+            }
+            Input::Journal => {
+                edges.fs = Arc::new(JournalFs::new(Arc::clone(&fs), durable));
+                let live = journal::live_in(&basic.state_dir);
+                edges.watch = DirectoryWatch::none(Arc::clone(&fs), &live);
+                let pipe = Some(settings.input.clone());
+                // A journal begins with the first byte that comes.
+                pipeline::Settings {
+                    input: live,
+                    pipe,
+                    start_at: StartAt::Beginning,
+                    ..basic.clone()
+                }
+            }
+        };
+        let mut pipeline = Pipeline::new(settings_of_it, edges, &start);
+        if pipeline::run(&mut pipeline, mailbox, settings.shutdown_timeout) != Stopped::Left {
+            return Ok(());
+        }
+        edges = pipeline.into_edges();
+        drop(fifo);
+        start = Start::find(store)?;
+        input = if is_pipe(&settings.input) { Input::Journal } else { Input::File };
+        info!(to = ?input, "the input is of another kind now; what came before is settled");
+    }
+}
+
+/// What was followed last comes first, as long as something of it may be missing.
+fn first(settings: &Settings, state_dir: &Path, start: &Start) -> Input {
+    let journal = journal::directory_in(state_dir);
+    let known = match start {
+        Start::From(checkpoint) => checkpoint.live().map(|live| live.path.starts_with(&journal)),
+        Start::First | Start::Unreadable => None,
+    };
+    let in_journal = known.unwrap_or(true) && journal::holds_anything(state_dir);
+    let is_pipe = is_pipe(&settings.input);
+    if in_journal || (is_pipe && known != Some(false)) { Input::Journal } else { Input::File }
+}
+
+fn move_pipe(
+    settings: &Settings,
+    state_dir: &Path,
+    durable: &Arc<Durable>,
+    mailbox: &Mailbox,
+) -> io::Result<Fifo> {
+    let owner = mailbox.clone();
+    let tell = move |notice| {
+        owner.post(match notice {
+            Notice::Journaled => Event::InputChanged,
+            Notice::Ended => Event::Leave,
+        });
+    };
+    let settings = fifo::Settings {
+        path: settings.input.clone(),
+        state_dir: state_dir.to_owned(),
+        max_bytes: settings.fifo_journal_max_bytes,
+        max_line_bytes: settings.max_line_bytes,
+    };
+    Fifo::start(settings, durable, Box::new(tell))
+}

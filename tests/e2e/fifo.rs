@@ -1,0 +1,409 @@
+//! A named pipe as input: nothing that was written into it is lost, whatever happens to the daemon.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::files::{Setup, lines, setup};
+use crate::support::broker::Broker;
+use crate::support::calls::failing_from_the_start;
+use crate::support::consumer::Topic;
+use crate::support::daemon::{Bridge, Daemon};
+use crate::support::disk::{as_root, done};
+use crate::support::events::padded_event;
+use crate::support::wait_for;
+
+/// A pipe at the input's path, and who holds it open while no daemon does, as the keeper unit would.
+struct Pipe {
+    path: PathBuf,
+    _keeper: File,
+}
+
+impl Pipe {
+    fn at(path: &Path) -> Self {
+        done(Command::new("mkfifo").args(["-m", "0660"]).arg(path));
+        let keeper = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        Self { path: path.to_owned(), _keeper: keeper }
+    }
+
+    fn of(setup: &Setup) -> Self {
+        Self::at(&setup.bridge.input())
+    }
+
+    fn writer(&self) -> File {
+        OpenOptions::new().write(true).open(&self.path).unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        self.writer().write_all(text.as_bytes()).unwrap();
+    }
+}
+
+fn journal(bridge: &Bridge) -> PathBuf {
+    bridge.state().join("journal")
+}
+
+/// How much the journal holds, by its files.
+fn journaled(bridge: &Bridge) -> u64 {
+    let files = fs::read_dir(journal(bridge)).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|facts| facts.len()).sum()
+}
+
+fn wait_until_following(daemon: &Daemon) {
+    daemon.wait_for_log("reading the named pipe");
+}
+
+/// Waits until the bridge says so of everything that was written before.
+fn wait_until_caught_up(bridge: &Bridge) {
+    let caught_up = bridge.run(&["status", "--caught-up", "--wait", "60"]);
+    assert_eq!(caught_up.status.code(), Some(0), "{caught_up:?}");
+}
+
+/// These events came, each once, and nothing else did.
+#[track_caller]
+fn expect(setup: &Setup, expected: &[u64]) {
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    consumer.wait_for_events(expected.len());
+    wait_until_caught_up(&setup.bridge);
+    consumer.read_all();
+    assert_eq!(consumer.numbers(), expected);
+}
+
+#[test]
+fn fi_01_fi_02_fi_03_writers_come_and_go_and_a_line_torn_between_two_costs_one_reject() {
+    let setup = setup();
+    let pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    assert_eq!(setup.bridge.status()["input"]["kind"], "fifo");
+    assert_eq!(setup.bridge.status()["input"]["path"], pipe.path.to_str().unwrap());
+    let cpu = || fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    for number in 0..1000 {
+        pipe.write(&lines([number]));
+    }
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..1000).collect::<Vec<_>>());
+    pipe.write("{\"torn\":1");
+    pipe.write(&lines([1000, 1001]));
+    wait_until_caught_up(&setup.bridge);
+    let rejects = setup.bridge.rejects();
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    expect(&setup, &(0..1000).chain([1001]).collect::<Vec<_>>());
+    // With nobody writing, nothing turns.
+    let ticks = |stat: &str| -> u64 {
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks(&cpu());
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = ticks(&cpu()) - before;
+    assert!(spent <= 20, "{spent} hundredths of a second in two seconds");
+    assert_eq!(daemon.stop(), 0);
+    let daemon = setup.bridge.start();
+    pipe.write(&lines([1002]));
+    expect(&setup, &(0..1000).chain([1001, 1002]).collect::<Vec<_>>());
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!(ledger["lost"], 0, "{ledger}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Writers of lines `writer * 1_000_000 + n`, until they are told to stop. Gives how many each wrote.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<u64>>,
+}
+
+impl Writers {
+    fn start(pipe: &Pipe, count: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let write = |writer: u64| {
+            let (mut file, stop) = (pipe.writer(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let line = lines([writer * 1_000_000 + number]);
+                    file.write_all(line.as_bytes()).expect("no writer ever gets an error");
+                    number += 1;
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                number
+            })
+        };
+        let threads = (0..count).map(write).collect();
+        Self { stop, threads }
+    }
+
+    fn stop(self) -> Vec<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+/// Nothing of what the writers wrote is missing, and first deliveries of each are in order.
+fn expect_all(setup: &Setup, written: &[u64]) -> usize {
+    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    let total = written.iter().sum::<u64>() as usize;
+    consumer.wait_for_events(total);
+    consumer.read_all();
+    let numbers = consumer.numbers();
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    for number in &numbers {
+        let (writer, number) = (number / 1_000_000, number % 1_000_000);
+        let expected = next.entry(writer).or_default();
+        assert!(number <= *expected, "{number} of {writer} before {expected}");
+        *expected += u64::from(number == *expected);
+    }
+    let arrived: Vec<u64> = next.into_values().collect();
+    assert_eq!(arrived, written);
+    numbers.len() - total
+}
+
+#[test]
+fn fi_06_fi_07_fi_08_50_sigkills_under_five_writers_lose_nothing_and_show_no_writer_an_error() {
+    let mut setup = setup();
+    // Segments of 4 KiB, so that they are ended, delivered and dropped all the time.
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    setup.bridge.set("BRIDGE_CHECKPOINT_INTERVAL_MS", "50");
+    let pipe = Pipe::of(&setup);
+    let writers = Writers::start(&pipe, 5);
+    for kill in 0..50 {
+        let daemon = setup.bridge.start();
+        daemon.wait_for_log("reading the named pipe");
+        std::thread::sleep(Duration::from_millis(kill * 7 % 150));
+        daemon.kill();
+    }
+    let daemon = setup.bridge.start();
+    let written = writers.stop();
+    wait_until_caught_up(&setup.bridge);
+    let repeated = expect_all(&setup, &written);
+    println!("{written:?} lines, {repeated} repeated");
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!(ledger["lost"], 0, "{ledger}");
+    assert_eq!(ledger["rejected"], 0, "{ledger}");
+    wait_for("delivered segments to be dropped", || {
+        (fs::read_dir(journal(&setup.bridge)).unwrap().count() <= 2).then_some(())
+    });
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_08_killed_at_every_system_call_between_pipe_and_journal_nothing_is_lost() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    let pipe = Pipe::of(&setup);
+    let paths =
+        [pipe.path.clone(), journal(&setup.bridge), journal(&setup.bridge).join("pipe.jsonl")];
+    let mut written = 0;
+    for call in ["splice", "fdatasync", "fsync", "rename", "openat", "tee", "pread64", "statx"] {
+        for when in 1..=3 {
+            // Enough for two segments.
+            let mut writer = pipe.writer();
+            for number in written..written + 60 {
+                writer.write_all(lines([number]).as_bytes()).unwrap();
+            }
+            written += 60;
+            let inject = format!("{call}:signal=SIGKILL:when={when}");
+            setup.bridge.wrapper = failing_from_the_start(&paths, &inject);
+            let mut daemon = setup.bridge.start();
+            wait_for(&format!("the end by {inject}"), || (!daemon.is_running()).then_some(()));
+            daemon.kill();
+        }
+    }
+    setup.bridge.wrapper = Vec::new();
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    wait_until_caught_up(&setup.bridge);
+    expect_all(&setup, &[written]);
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!((&ledger["lost"], &ledger["rejected"]), (&0.into(), &0.into()), "{ledger}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_05_fi_15_a_full_journal_makes_writers_wait_and_loses_nothing() {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    bridge.set("BRIDGE_MAX_IN_FLIGHT", "10");
+    fs::create_dir_all(bridge.input().parent().unwrap()).unwrap();
+    let pipe = Pipe::at(&bridge.input());
+    let daemon = bridge.start();
+    wait_until_following(&daemon);
+    pipe.write(&lines([0]));
+    wait_until_caught_up(&bridge);
+    broker.stop();
+    // Twice what journal and pipe can hold.
+    let count = 3_000;
+    let mut writer = pipe.writer();
+    let write = move || {
+        (1..count).for_each(|number| {
+            writer.write_all(format!("{}\n", padded_event(number, 800)).as_bytes()).unwrap();
+        });
+    };
+    let writer = std::thread::spawn(write);
+    daemon.wait_for_log("BRIDGE_FIFO_JOURNAL_MAX_BYTES");
+    wait_for("the alarm", || (bridge.status()["state"] == "blocked").then_some(()));
+    assert_eq!(bridge.status()["reason"], "journal");
+    assert!(bridge.status()["input"]["alarm"].as_str().unwrap().contains("journal holds"));
+    assert!(journaled(&bridge) < 65_536 + 1200, "{}", journaled(&bridge));
+    assert!(!writer.is_finished(), "the writer waits");
+    broker.start_again();
+    writer.join().unwrap();
+    wait_until_caught_up(&bridge);
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let numbers = consumer.wait_for_events(count as usize);
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_09_a_pipe_that_is_replaced_is_drained_and_the_new_one_read() {
+    let setup = setup();
+    let path = setup.bridge.input();
+    let old = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    old.write(&lines(0..10));
+    let mut late = old.writer();
+    fs::remove_file(&path).unwrap();
+    let new = Pipe::at(&path);
+    daemon.wait_for_log("not at its path any more");
+    new.write(&lines(10..20));
+    wait_until_caught_up(&setup.bridge);
+    late.write_all(lines(20..30).as_bytes()).unwrap();
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..30).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_09_fi_14_a_pipe_becomes_a_file_and_a_pipe_again_while_the_daemon_runs() {
+    let setup = setup();
+    let path = setup.bridge.input();
+    let pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    pipe.write(&lines(0..10));
+    // A line that nobody will end.
+    pipe.write("{\"torn\":1");
+    wait_for("it to be journaled", || {
+        (journaled(&setup.bridge) as usize == lines(0..10).len() + 9).then_some(())
+    });
+    fs::remove_file(&path).unwrap();
+    drop(pipe);
+    setup.bridge.append().events(10..20);
+    expect(&setup, &(0..20).collect::<Vec<_>>());
+    assert_eq!(setup.bridge.rejects().len(), 1, "the torn line");
+    wait_for("the file to be followed", || {
+        (setup.bridge.status()["input"]["kind"] == "file").then_some(())
+    });
+    setup.bridge.append().events(20..30);
+    fs::rename(&path, path.with_extension("old")).unwrap();
+    let pipe = Pipe::of(&setup);
+    pipe.write(&lines(30..40));
+    expect(&setup, &(0..40).collect::<Vec<_>>());
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!(ledger["lost"], 0, "{ledger}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_14_a_file_that_became_a_pipe_while_down_is_delivered_first_and_the_other_way_round() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
+    let path = setup.bridge.input();
+    let daemon = setup.deliver(0..10);
+    assert_eq!(daemon.stop(), 0);
+    setup.bridge.append().events(10..20);
+    fs::rename(&path, path.with_extension("jsonl.1")).unwrap();
+    let pipe = Pipe::of(&setup);
+    pipe.write(&lines(20..30));
+    let daemon = setup.bridge.start();
+    expect(&setup, &(0..30).collect::<Vec<_>>());
+    daemon.kill();
+    // What is in the journal and not delivered comes before the file.
+    let mut journal =
+        OpenOptions::new().append(true).open(journal(&setup.bridge).join("pipe.jsonl"));
+    journal.as_mut().unwrap().write_all(lines(30..40).as_bytes()).unwrap();
+    fs::remove_file(&path).unwrap();
+    setup.bridge.append().events(40..50);
+    let daemon = setup.bridge.start();
+    expect(&setup, &(0..50).collect::<Vec<_>>());
+    assert_eq!(setup.bridge.status()["ledger"]["bytes"]["lost"], 0);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_13_fi_16_lines_without_an_end_and_random_bytes_cost_neither_memory_nor_the_lines_after_them()
+{
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_MAX_LINE_BYTES", "65536");
+    setup.bridge.set("BRIDGE_MAX_IN_FLIGHT_BYTES", "1048576");
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "4194304");
+    let pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    let base = daemon.memory_kb("VmRSS");
+    let block = "x".repeat(1 << 20);
+    (0..40).for_each(|_| pipe.write(&block));
+    pipe.write("\n");
+    pipe.write(&lines(0..10));
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..10).collect::<Vec<_>>());
+    let random = "head -c 20000000 /dev/urandom > \"$0\"";
+    done(Command::new("sh").args(["-c", random]).arg(&pipe.path));
+    pipe.write("\n");
+    pipe.write(&lines(10..20));
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..20).collect::<Vec<_>>());
+    assert!(journaled(&setup.bridge) < 5 << 20);
+    let grown = daemon.memory_kb("VmHWM").saturating_sub(base);
+    assert!(grown < 60 << 10, "{grown} kB");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_15_a_journal_on_a_full_disk_makes_writers_wait_until_there_is_room() {
+    let setup = setup();
+    let directory = journal(&setup.bridge);
+    fs::create_dir_all(&directory).unwrap();
+    done(as_root("mount").args(["-t", "tmpfs", "-o", "size=128k", "none"]).arg(&directory));
+    let filler = directory.join("filler");
+    let pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    pipe.write(&lines(0..10));
+    wait_until_caught_up(&setup.bridge);
+    let _ = fs::write(&filler, vec![0; 1 << 20]);
+    let mut writer = pipe.writer();
+    let write = move || (10..500).for_each(|n| writer.write_all(lines([n]).as_bytes()).unwrap());
+    let writer = std::thread::spawn(write);
+    daemon.wait_for_log("the journal can't be written");
+    wait_for("the alarm", || (setup.bridge.status()["state"] == "blocked").then_some(()));
+    fs::remove_file(&filler).unwrap();
+    writer.join().unwrap();
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..500).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    done(as_root("umount").arg(&directory));
+}
+
+#[test]
+fn a_second_bridge_on_the_same_pipe_is_refused() {
+    let setup = setup();
+    let _pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    let mut other = Bridge::socketio();
+    other.set("BRIDGE_INPUT", setup.bridge.input().to_str().unwrap());
+    let refused = other.run(&["run"]);
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("two bridges"), "{refused:?}");
+    assert_eq!(daemon.stop(), 0);
+}
