@@ -10,7 +10,7 @@ use super::Pipeline;
 use super::input::QUIET;
 use super::lane::{Lane, LaneState};
 use crate::checkpoint::{GenerationState, Lost, LostReason};
-use crate::domain::identity::{Files, Fingerprint, Identity};
+use crate::domain::identity::{Files, Identity};
 use crate::domain::ledger::Ledger;
 use crate::domain::rotation::{self, Packing};
 use crate::source::file::FollowedFile;
@@ -35,7 +35,7 @@ pub(super) struct Rotations {
     /// nanoseconds since 1970.
     pub(super) born_ns: Option<i64>,
     /// Those that nobody has read, and that found no place or can't be read now.
-    unopened: Vec<Sibling>,
+    pub(super) unopened: Vec<Sibling>,
     /// Those that nobody had read and that were opened.
     pub(super) opened: Files,
     /// The lives that the start knew, oldest first.
@@ -77,13 +77,16 @@ impl Pipeline {
         let newest =
             self.rotations.unopened_since.take().map_or(newest, |before| before.min(newest));
         let waited = std::mem::take(&mut self.rotations.waiting);
-        let unopened = self.rotations.unopened.len();
+        let unopened = self.amount_unopened();
         let opened = self.look_beside(|this, siblings| this.open_unseen_of(newest, siblings));
         if opened.is_none() || self.rotations.waiting > 0 {
             // The next look tries again. What is at the path waits only for a place.
             self.rotations.unopened_since = Some(newest);
         }
-        if self.rotations.unopened.len() != unopened {
+        if self.rotations.waiting > 0 {
+            self.wait_at_path();
+        }
+        if self.amount_unopened() != unopened {
             self.position.moved();
         }
         if waited == 0 && self.rotations.waiting > 0 {
@@ -319,33 +322,6 @@ impl Pipeline {
                 opened.contains(identity) || (!self.is_seen(identity) && !self.is_known(identity));
             is_unseen && file.size == size && written.contains(&file.modified_ns)
         })
-    }
-
-    /// What the next start must know of files that nobody has read.
-    pub(super) fn unopened(&self) -> impl Iterator<Item = GenerationState> {
-        let unopened = self.rotations.unopened.iter();
-        unopened.filter(|file| !self.is_open(&file.identity)).map(|file| GenerationState {
-            generation: None,
-            path: file.path.clone(),
-            identity: file.identity,
-            after: None,
-            head: None,
-            mark: Fingerprint::of_mark(b""),
-            offset: 0,
-            size: file.size,
-            modified_ns: file.modified_ns,
-            ledger: Ledger::default(),
-        })
-    }
-
-    /// Files that were seen and found no place are lost if they are gone by now.
-    fn miss_the_unopened(&mut self, siblings: &Siblings) {
-        for Sibling { identity, size, .. } in std::mem::take(&mut self.rotations.unopened) {
-            if siblings.by_identity(&identity).is_none() && !self.is_open(&identity) {
-                let reason = LostReason::MovedAway;
-                self.lose(Lost { generation: None, from: 0, to: size, reason });
-            }
-        }
     }
 
     /// Says that what a rotated file holds is lost. How much that is, nobody knows.

@@ -18,6 +18,7 @@ mod pending;
 mod position;
 mod report;
 mod start;
+mod unopened;
 mod waiting;
 
 use std::io;

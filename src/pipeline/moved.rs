@@ -170,6 +170,7 @@ impl Pipeline {
 
     /// Tries again what could not be looked for.
     pub(super) fn take_up_again(&mut self) {
+        self.see_untaken();
         let at_path = look(self.edges.fs.as_ref(), &self.settings.input);
         for (known, reason) in std::mem::take(&mut self.untaken) {
             // One that came back is compared with what is known of it when it is opened.
@@ -181,6 +182,24 @@ impl Pipeline {
                 self.take_up(&known, reason);
             }
         }
+    }
+
+    /// What was written since to files that wait to be taken up would be missing too if they went.
+    fn see_untaken(&mut self) {
+        if self.untaken.is_empty() {
+            return;
+        }
+        let Ok(siblings) = self.siblings() else { return };
+        let mut untaken = std::mem::take(&mut self.untaken);
+        for (known, _) in &mut untaken {
+            let file = siblings.by_identity(&known.identity);
+            let file = file.filter(|file| file.size > known.size && !self.has_later_life(known));
+            if let Some(file) = file {
+                known.size = file.size;
+                self.position.moved();
+            }
+        }
+        self.untaken = untaken;
     }
 
     /// By its inode, under whatever name, or by its content: a copy, or packed.

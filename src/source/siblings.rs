@@ -31,6 +31,20 @@ impl Sibling {
         Self { path, identity, size, modified_ns }
     }
 
+    /// The regular file at a path, if there is one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn at(fs: &dyn Fs, path: &Path) -> io::Result<Option<Self>> {
+        match fs.stat(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(facts) => {
+                Ok((facts.kind == FileKind::Regular).then(|| Self::new(path.to_owned(), &facts)))
+            }
+        }
+    }
+
     /// Opens it, to be read from its start. None: it is not there any more, but perhaps elsewhere.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::files::{Setup, setup};
 use crate::rotation::rename;
+use crate::support::account::watches;
 use crate::support::calls::{Failing, failing_from_the_start};
 use crate::support::consumer::Topic;
 use crate::support::daemon::Daemon;
@@ -230,7 +231,7 @@ fn expect_polling(setup: &Setup, daemon: &Daemon, why: &str) -> u64 {
 }
 
 /// Open files and threads.
-pub fn resources(daemon: &Daemon) -> (usize, usize) {
+fn resources(daemon: &Daemon) -> (usize, usize) {
     let count = |what: &str| {
         std::fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).expect("a daemon").count()
     };
@@ -279,15 +280,4 @@ fn in_36_with_the_users_watches_used_up_it_polls_and_watches_again_once_there_ar
     ]));
     wait_for("the directory to be watched", || (watches(&daemon) == 1).then_some(()));
     expect_whole(&setup, daemon, count);
-}
-
-/// How many directories the daemon watches.
-pub fn watches(daemon: &Daemon) -> usize {
-    let directory = format!("/proc/{}/fdinfo", daemon.pid());
-    let infos = std::fs::read_dir(Path::new(&directory)).expect("a daemon").flatten();
-    let lines = infos.map(|info| {
-        let text = std::fs::read_to_string(info.path()).unwrap_or_default();
-        text.lines().filter(|line| line.starts_with("inotify wd:")).count()
-    });
-    lines.sum()
 }

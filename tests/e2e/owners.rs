@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::files::{Setup, setup};
+use crate::files::{Setup, length, setup};
 use crate::rotation::{logrotate, rename};
+use crate::support::account::Base;
 use crate::support::consumer::Topic;
 use crate::support::disk::{as_root, done};
 use crate::support::wait_for;
@@ -70,6 +71,7 @@ fn in_04_a_rotation_that_takes_the_permission_away_holds_lines_up_and_loses_none
     append(&setup, 0..10);
     let daemon = setup.bridge.start();
     setup.expect(&(0..10).collect::<Vec<_>>());
+    let base = Base::of(&daemon);
 
     // The new file is root's alone. What was written to the old one arrives all the same.
     let mut old = setup.bridge.append();
@@ -90,8 +92,7 @@ fn in_04_a_rotation_that_takes_the_permission_away_holds_lines_up_and_loses_none
     setup.bridge.append().events(20..30);
     set_mode(&events, 0o2750);
     setup.expect(&(0..30).collect::<Vec<_>>());
-    assert_eq!(daemon.stop(), 0);
-    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    setup.expect_accounted(daemon, &base, length(0..30), 0);
 }
 
 #[test]
@@ -100,6 +101,7 @@ fn in_04_in_07_a_rotated_file_that_may_not_be_read_at_the_start_is_no_loss_and_r
     append(&setup, 0..10);
     let daemon = setup.bridge.start();
     setup.expect(&(0..10).collect::<Vec<_>>());
+    let base = Base::of(&daemon);
     assert_eq!(daemon.stop(), 0);
     append(&setup, 10..20);
     let rotated = rename(&setup, ".1");
@@ -112,8 +114,7 @@ fn in_04_in_07_a_rotated_file_that_may_not_be_read_at_the_start_is_no_loss_and_r
     assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
     set_mode(&rotated, 0o640);
     setup.expect(&(0..10).chain(20..30).chain(10..20).collect::<Vec<_>>());
-    assert_eq!(daemon.stop(), 0);
-    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
+    setup.expect_accounted(daemon, &base, length(0..30), 0);
 }
 
 #[test]
@@ -122,6 +123,7 @@ fn in_05_in_07_in_09_files_of_another_owner_are_followed_through_every_rotation(
     append(&setup, 0..10);
     let daemon = setup.bridge.start();
     setup.expect(&(0..10).collect::<Vec<_>>());
+    let base = Base::of(&daemon);
     let mut next = 10;
     for way in [
         format!("rotate 9\ncreate 0640 {APP} {SHARED}"),
@@ -145,8 +147,7 @@ fn in_05_in_07_in_09_files_of_another_owner_are_followed_through_every_rotation(
     append(&setup, next + 20..next + 30);
     let daemon = setup.bridge.start();
     setup.expect(&(0..next + 30).collect::<Vec<_>>());
-    assert_eq!(daemon.stop(), 0);
+    setup.expect_accounted(daemon, &base, length(0..next + 30), 0);
     let owner = done(Command::new("stat").args(["-c", "%U:%G"]).arg(setup.bridge.input()));
     assert_eq!(owner, format!("{APP}:{SHARED}"), "it was another's file all the time");
-    assert_eq!(setup.bridge.checkpoint()["lost"], serde_json::json!([]));
 }

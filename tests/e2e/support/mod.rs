@@ -1,5 +1,6 @@
 //! What the tests stand on: a broker, a daemon, a consumer, a host, events, and waiting for conditions.
 
+pub mod account;
 pub mod broker;
 pub mod calls;
 pub mod consumer;
