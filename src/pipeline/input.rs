@@ -238,15 +238,8 @@ impl Pipeline {
         match file::look(self.edges.fs.as_ref(), &self.settings.input) {
             Ok(AtPath::File(identity)) => self.on_file_at_path(&identity),
             Ok(AtPath::Missing) => self.on_nothing_at_path(Waiting::Missing),
-            Ok(AtPath::WrongType(kind)) => {
-                // What is left of the file comes before what the pipe brings.
-                self.leaving = kind == FileKind::Fifo;
-                let known = self.remembered.take_if(|known| known.offset < known.size);
-                if let Some(known) = known {
-                    self.take_up(&known, LostReason::MovedAway);
-                }
-                self.on_nothing_at_path(Waiting::WrongType(kind));
-            }
+            Ok(AtPath::WrongType(FileKind::Fifo)) => self.on_pipe_at_path(),
+            Ok(AtPath::WrongType(kind)) => self.on_nothing_at_path(Waiting::WrongType(kind)),
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
         self.lose_what_vanished_again();
@@ -311,6 +304,16 @@ impl Pipeline {
         self.supersede("the input was moved away or deleted: it is read to its end");
         self.open_what_came();
         self.set_input(InputState::Waiting(why));
+    }
+
+    /// What is left of the file comes before what the pipe brings, which is followed in another way.
+    fn on_pipe_at_path(&mut self) {
+        self.leaving = true;
+        self.supersede("a named pipe took the input's place: what came before it is read first");
+        if let Some(known) = self.remembered.take_if(|known| known.offset < known.size) {
+            self.take_up(&known, LostReason::MovedAway);
+        }
+        self.open_what_came();
     }
 
     /// The live lane's file is no longer at the path; its writer may still append to it.

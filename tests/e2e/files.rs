@@ -327,18 +327,21 @@ fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_st
 
 #[test]
 fn in_19_a_directory_a_pipe_or_a_device_in_the_place_of_the_file_is_waited_out() {
-    // The device is that of `/dev/zero`, which has no end.
-    for (make, which) in [("mkdir", &[][..]), ("mkfifo", &[]), ("mknod", &["c", "1", "5"])] {
+    // The device is that of `/dev/zero`, which has no end. A pipe is followed, and nobody writes to it.
+    let (wrong, pipe) = ("wrong_type", "reading the named pipe");
+    let things =
+        [("mkdir", &[][..], wrong), ("mkfifo", &[], pipe), ("mknod", &["c", "1", "5"], wrong)];
+    for (make, which, told) in things {
         let setup = setup();
         let input = setup.bridge.input();
         let daemon = setup.deliver(0..3);
         let base = Base::of(&daemon);
         std::fs::remove_file(&input).unwrap();
         done(as_root(make).arg(&input).args(which));
-        daemon.wait_for_log("wrong_type");
+        daemon.wait_for_log(told);
         assert_eq!(daemon.stop(), 0);
         let daemon = setup.bridge.start();
-        daemon.wait_for_log("wrong_type");
+        daemon.wait_for_log(told);
         done(as_root("rm").arg("-r").arg(&input));
         Appender::open(&input).events(3..6);
         setup.expect(&(0..6).collect::<Vec<_>>());
