@@ -50,7 +50,7 @@ pub(super) enum Command {
     Status(Status),
     /// Show or move the committed position
     Checkpoint(Checkpoint),
-    /// Look at the lines that were refused
+    /// Look at the lines that were refused, and send them again
     Rejects(Rejects),
 }
 
@@ -107,6 +107,15 @@ pub(super) enum RejectsCommand {
         /// Also those that were delivered since
         #[arg(long)]
         all: bool,
+    },
+    /// Send refused lines again, through validation to the sink; the running daemon does it, or the next one
+    Requeue {
+        /// All that were not delivered since
+        #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+        all: bool,
+        /// Event ids, as `rejects list` prints them
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
     },
 }
 
