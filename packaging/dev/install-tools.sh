@@ -16,7 +16,7 @@ NODE_SCRIPTS=(client.mjs browser.mjs toasts.mjs)
 # Commands, and the package that brings each. A command from elsewhere (say, another JDK) will do.
 COMMANDS=(
   cc:build-essential make:build-essential # librdkafka is built from source
-  pkg-config:pkg-config                   # finds OpenSSL and zlib
+  pkg-config:pkg-config                   # finds OpenSSL, zlib and libsystemd
 )
 KAFKA_COMMANDS=(
   java:openjdk-17-jre-headless         # the broker; Kafka 4 needs 17 or later
@@ -37,7 +37,7 @@ TEST_COMMANDS=(
   shellcheck:shellcheck                # make check
 )
 # What has no command to look for: headers, and the certificates that downloads need.
-PACKAGES=(libssl-dev zlib1g-dev ca-certificates)
+PACKAGES=(libssl-dev zlib1g-dev libsystemd-dev ca-certificates)
 
 scope=${1:-all}
 case $scope in

@@ -5,6 +5,7 @@ mod check;
 mod checkpoint;
 mod connect;
 mod http;
+mod readiness;
 mod rejects;
 mod run;
 mod schema;

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::args::Arguments;
 use super::sinks::{self, SinkError};
-use super::{Exit, complain, complain_config, http, load, state_exit};
+use super::{Exit, complain, complain_config, http, load, readiness, state_exit};
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
 use crate::config;
@@ -19,7 +19,7 @@ use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Pipeline, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
-use crate::service::signals;
+use crate::service::{self, signals};
 use crate::sink::rejects::RejectsFile;
 use crate::sink::socketio::THREADS;
 use crate::source::watch::DirectoryWatch;
@@ -87,7 +87,10 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     // First of all, so that a stop that comes early is a clean one.
     let mailbox = Mailbox::default();
     let stop = mailbox.clone();
-    signals::listen(move || stop.post(Event::Stop))?;
+    signals::listen(move || {
+        stop.post(Event::Stop);
+        service::readiness::stopping();
+    })?;
 
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -101,6 +104,7 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
     let _served = http::serve(settings, &latest, &mailbox);
+    readiness::tell(&latest)?;
     let hint = mailbox.clone();
     let wake = Arc::new(move || hint.post(Event::InputChanged));
     let edges = Edges {
