@@ -113,6 +113,8 @@ init() {
   # What is mounted on the machine outside is no concern of the one that boots.
   umount -l /run/old
   rmdir /run/old
+  # systemd does this itself, but for containers. LoadCredential= mounts in a namespace of its own, and counts on it.
+  mount --make-rshared /
   hostname systemd-root
   exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=lxc \
     /lib/systemd/systemd --system
