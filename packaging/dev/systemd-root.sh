@@ -11,7 +11,7 @@
 # without a way out. DIR/pid says which process here is its systemd; its files are below /proc/PID/root.
 set -euo pipefail
 
-PACKAGES=systemd,systemd-sysv,dbus,logrotate,libssl3
+PACKAGES=systemd,systemd-sysv,dbus,procps,logrotate,libssl3
 STAMP="1 bookworm $PACKAGES"
 
 self=$(realpath "${BASH_SOURCE[0]}")

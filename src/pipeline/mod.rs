@@ -45,7 +45,7 @@ use crate::domain::ledger::{Class, Ledger};
 use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
-use crate::sink::Sink;
+use crate::sink::{Secrets, Sink};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
 
@@ -60,6 +60,8 @@ pub enum Event {
     State(StateEvent),
     /// Someone wants to know when everything that is in the input now is settled.
     CaughtUpAsked(CaughtUp),
+    /// Secrets, and maybe certificates, are others than before.
+    SecretsRead(Secrets),
     /// Stop: settle what is in flight, commit, end.
     Stop,
 }
@@ -169,6 +171,7 @@ impl Pipeline {
             Event::SinkReported => {}
             Event::State(event) => self.on_state(event),
             Event::CaughtUpAsked(answer) => self.on_asked(answer),
+            Event::SecretsRead(secrets) => self.edges.sink.renew(&secrets),
             Event::Stop => self.on_stop(),
         }
     }

@@ -20,6 +20,7 @@ mod configuration;
 mod ends;
 mod machine;
 mod many;
+mod reload;
 mod secrets;
 mod start;
 mod units;

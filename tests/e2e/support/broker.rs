@@ -70,6 +70,34 @@ impl Broker {
         SHARED.get_or_init(Self::start)
     }
 
+    /// Has it listen at a second door, too, where it asks for a name and a password. Gives the address.
+    pub fn with_password(&self, name: &str, password: &str) -> String {
+        self.stop();
+        let path = self.directory.join("server.properties");
+        let before = std::fs::read_to_string(&path).expect("its settings");
+        let door = format!("127.0.0.1:{}", super::free_port());
+        let more = |key: &str| {
+            let line = before.lines().find(|line| line.starts_with(key)).expect("the setting");
+            format!("{line},SASL_PLAINTEXT://{door}\n")
+        };
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let lines = [
+            more("listeners="),
+            more("advertised.listeners="),
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
+             SASL_PLAINTEXT:SASL_PLAINTEXT\nsasl.enabled.mechanisms=PLAIN\n"
+                .to_owned(),
+            format!(
+                "listener.name.sasl_plaintext.plain.sasl.jaas.config={module} required \
+                 user_{name}=\"{password}\";\n"
+            ),
+        ];
+        // The last of two lines with the same key counts.
+        std::fs::write(&path, before + &lines.concat()).expect("its settings");
+        self.start_again();
+        door
+    }
+
     /// Stops it; what it holds stays.
     pub fn stop(&self) {
         run(&["stop", &self.directory.to_string_lossy()], true);
