@@ -181,7 +181,7 @@ make_parent() {
     if [[ ! -d $ROOT$parent ]]; then
         say "  directory  $parent/  0755 root"
         [[ -n $dry_run ]] || install -d -m 755 -- "$ROOT$parent"
-    elif is_for_one_app "$parent" && ! find_units | grep -q '^openalgo\.service '; then
+    elif is_for_one_app "$parent" && ! find_units | grep '^openalgo\.service ' >/dev/null; then
         say "  directory  $parent/  2755 root"
         [[ -n $dry_run ]] || chmod 2755 -- "$ROOT$parent"
     fi
