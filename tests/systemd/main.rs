@@ -17,6 +17,7 @@
 mod support;
 
 mod configuration;
+mod early;
 mod ends;
 mod machine;
 mod many;
