@@ -70,32 +70,29 @@ impl Broker {
         SHARED.get_or_init(Self::start)
     }
 
-    /// Has it listen at a second door, too, where it asks for a name and a password. Gives the address.
-    pub fn with_password(&self, name: &str, password: &str) -> String {
+    /// Has it listen at a second door, too, of a protocol such as `SASL_PLAINTEXT`, with these settings.
+    /// Gives the address.
+    pub fn with_door(&self, protocol: &str, settings: &[&str]) -> String {
         self.stop();
         let path = self.directory.join("server.properties");
-        let before = std::fs::read_to_string(&path).expect("its settings");
-        let door = format!("127.0.0.1:{}", super::free_port());
+        let mut text = std::fs::read_to_string(&path).expect("its settings");
+        let address = format!("127.0.0.1:{}", super::free_port());
         let more = |key: &str| {
-            let line = before.lines().find(|line| line.starts_with(key)).expect("the setting");
-            format!("{line},SASL_PLAINTEXT://{door}\n")
+            let line = text.lines().find(|line| line.starts_with(key)).expect("the setting");
+            format!("{line},{protocol}://{address}")
         };
-        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
-        let lines = [
-            more("listeners="),
-            more("advertised.listeners="),
-            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
-             SASL_PLAINTEXT:SASL_PLAINTEXT\nsasl.enabled.mechanisms=PLAIN\n"
-                .to_owned(),
-            format!(
-                "listener.name.sasl_plaintext.plain.sasl.jaas.config={module} required \
-                 user_{name}=\"{password}\";\n"
-            ),
-        ];
+        let protocols = format!(
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,{protocol}:{protocol}"
+        );
+        let lines = [more("listeners="), more("advertised.listeners="), protocols];
         // The last of two lines with the same key counts.
-        std::fs::write(&path, before + &lines.concat()).expect("its settings");
+        for line in lines.iter().map(String::as_str).chain(settings.iter().copied()) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        std::fs::write(&path, text).expect("its settings");
         self.start_again();
-        door
+        address
     }
 
     /// Stops it; what it holds stays.
