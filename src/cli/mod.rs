@@ -6,6 +6,7 @@ mod checkpoint;
 mod connect;
 mod follow;
 mod http;
+mod probe;
 mod readiness;
 mod rejects;
 mod reload;
@@ -13,6 +14,7 @@ mod run;
 mod schema;
 mod sinks;
 mod status;
+mod tap;
 mod validate;
 mod writer;
 
@@ -70,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::schema(),
         Command::Status(status) => status::status(&arguments, status),
         Command::Rejects(rejects) => rejects::rejects(&arguments, rejects),
+        Command::Probe(options) => probe::probe(&arguments, options),
+        Command::Tap(options) => tap::tap(&arguments, options),
         Command::Checkpoint(checkpoint) => checkpoint::checkpoint(&arguments, checkpoint),
     };
     exit.into()

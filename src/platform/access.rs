@@ -1,7 +1,7 @@
 //! What this process may do with a path, how much room there is, and how many files it may open.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD};
@@ -22,6 +22,15 @@ pub fn may(path: &Path, wanted: &str) -> io::Result<()> {
     access.set(Access::WRITE_OK, wanted.contains('w'));
     access.set(Access::EXEC_OK, wanted.contains('x'));
     Ok(rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// Opens a pipe for one write, which is whole or not at all; a pipe that nobody reads is an error.
+///
+/// # Errors
+/// The system's.
+pub fn open_without_waiting(pipe: &Path) -> io::Result<std::fs::File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    std::fs::OpenOptions::new().write(true).custom_flags(flags).open(pipe)
 }
 
 /// Makes a file that root made belong to whom the directory belongs to: the daemon, most often, has to read it.

@@ -40,4 +40,5 @@ mod state;
 mod status;
 mod stop;
 mod strangers;
+mod tools;
 mod writers;
