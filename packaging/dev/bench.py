@@ -16,6 +16,7 @@ How things are measured:
 
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -321,6 +322,61 @@ def throughput(work, broker, path):
     say()
 
 
+# --- pipe -----------------------------------------------------------------------------------
+
+
+def pipe(work, broker, path):
+    say(f"Named pipe: the same {LINES:,} lines, written into it as fast as it takes them, next to the file")
+    say(f"that holds them; headers off. Medians of {ROUNDS} rounds, in brackets the range.")
+    say()
+    say(f"{'':28}{'lines/s':>20}{'CPU us/line':>20}{'fsyncs/s':>10}{'peak MB':>9}")
+    runs = {"file": [], "named pipe": []}
+    for turn in range(ROUNDS):
+        for name, measured in runs.items():
+            topic = f"pipe-{turn}-{name.replace(' ', '-')}"
+            broker.create(topic)
+            measured.append(measure_pipe(work, broker, topic, path, name == "named pipe"))
+            broker.delete(topic)
+    for name, measured in runs.items():
+        rate, cpu, syncs, peak = (sorted(column) for column in zip(*measured))
+        rates = f"{statistics.median(rate) / 1e3:.0f} k ({rate[0] / 1e3:.0f}-{rate[-1] / 1e3:.0f})"
+        cpus = f"{statistics.median(cpu):.2f} ({cpu[0]:.2f}-{cpu[-1]:.2f})"
+        say(f"  {name:26}{rates:>20}{cpus:>20}{statistics.median(syncs):>10.0f}{peak[-1]:>9.0f}")
+    say()
+
+
+def measure_pipe(work, broker, topic, path, piped):
+    fifo, http = os.path.join(work, topic), os.path.join(work, f"{topic}.sock")
+    settings = {"KAFKA_HEADERS": "off", "BRIDGE_HTTP_LISTEN": f"unix:{http}"}
+    if piped:
+        os.mkfifo(fifo)
+    child = Bridge(work, broker, topic, fifo if piped else path, **settings)
+    writer = None
+    try:
+        began = child.started
+        if piped:
+            while not os.path.exists(http):
+                time.sleep(0.01)
+            began = time.monotonic()
+            writer = subprocess.Popen(["cp", path, fifo])
+        seconds = broker.wait_for(topic, LINES, child) - began
+        syncs = journal_syncs(http) / seconds if piped else 0
+    finally:
+        child.look()
+        child.end()
+        if writer:
+            writer.wait()
+    return LINES / seconds, child.cpu / LINES * 1e6, syncs, child.peak_kb / 1024
+
+
+def journal_syncs(path):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(path)
+        link.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        page = link.makefile("r", encoding="utf-8").read()
+    return int(re.search(r"^openalgo_bridge_journal_syncs_total (\d+)", page, re.MULTILINE)[1])
+
+
 def warm_up(work, broker, path):
     """The broker's first million is slower than all others, and so are its first answers."""
     topic = "warm-up"
@@ -515,7 +571,7 @@ def outage(work, broker, path):
 
 def main():
     work, *sections = sys.argv[1:]
-    sections = sections or ["fanout", "relay", "throughput", "latency", "idle", "outage"]
+    sections = sections or ["fanout", "relay", "throughput", "pipe", "latency", "idle", "outage"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     broker = Broker(os.path.join(work, "kafka"))
     path = os.path.join(work, "events.jsonl")
@@ -531,6 +587,8 @@ def main():
         warm_up(work, broker, path)
         if "throughput" in sections:
             throughput(work, broker, path)
+        if "pipe" in sections:
+            pipe(work, broker, path)
         if "latency" in sections:
             latency(work, broker)
         if "idle" in sections:

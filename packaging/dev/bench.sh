@@ -2,7 +2,7 @@
 # Measures the daemon next to Debian's kcat, on this machine, against a real one-node Kafka, and next to
 # Flask-SocketIO.
 #
-#   bench.sh [fanout|relay|throughput|latency|idle|outage ...]   without a name: all, some ten minutes
+#   bench.sh [fanout|relay|throughput|pipe|latency|idle|outage ...]   without a name: all, some ten minutes
 #
 # ROUNDS (3) is how often each throughput run is repeated, LINES (1000000) how long the file is.
 # Broker and clients share the machine: only ratios within one run mean something.
@@ -23,7 +23,7 @@ die() {
 }
 
 for section in "$@"; do
-  [[ $section =~ ^(fanout|relay|throughput|latency|idle|outage)$ ]] || code=64 die "fanout, relay, throughput, latency, idle or outage, not '$section'"
+  [[ $section =~ ^(fanout|relay|throughput|pipe|latency|idle|outage)$ ]] || code=64 die "fanout, relay, throughput, pipe, latency, idle or outage, not '$section'"
 done
 [[ -x $BRIDGE_BIN ]] || die "$BRIDGE_BIN is not there; run: make bench"
 [[ -x $python ]] || die "$python is not there; run: packaging/dev/install-tools.sh"

@@ -74,13 +74,16 @@ pub(super) fn follow(
     }
     let fs = Arc::clone(&edges.fs);
     let mut input = first(settings, &basic.state_dir, &start);
+    let mut fifo: Option<Journaled> = None;
     loop {
-        let durable = Arc::new(Durable::default());
-        let fifo = match input {
-            Input::File => None,
-            Input::Journal => Some(move_pipe(settings, &basic.state_dir, &durable, mailbox)?),
+        fifo = match (input, fifo) {
+            (Input::File, _) => None,
+            // A pipe that came back was never let go.
+            (Input::Journal, Some(fifo)) => Some(fifo),
+            (Input::Journal, None) => Some(Journaled::start(settings, basic, mailbox)?),
         };
-        edges.pipe = fifo.as_ref().map(Fifo::state);
+        edges.pipe = fifo.as_ref().map(|fifo| fifo.fifo.state());
+        let durable = fifo.as_ref().map(|fifo| Arc::clone(&fifo.durable)).unwrap_or_default();
         let settings_of_it = match input {
             Input::File => {
                 let hint = mailbox.clone();
@@ -108,7 +111,6 @@ pub(super) fn follow(
             return Ok(());
         }
         edges = pipeline.into_edges();
-        drop(fifo);
         start = Start::find(store)?;
         input = if is_pipe(&settings.input) { Input::Journal } else { Input::File };
         info!(to = ?input, "the input is of another kind now; what came before is settled");
@@ -127,24 +129,33 @@ fn first(settings: &Settings, state_dir: &Path, start: &Start) -> Input {
     if in_journal || (is_pipe && known != Some(false)) { Input::Journal } else { Input::File }
 }
 
-fn move_pipe(
-    settings: &Settings,
-    state_dir: &Path,
-    durable: &Arc<Durable>,
-    mailbox: &Mailbox,
-) -> io::Result<Fifo> {
-    let owner = mailbox.clone();
-    let tell = move |notice| {
-        owner.post(match notice {
-            Notice::Journaled => Event::InputChanged,
-            Notice::Ended => Event::Leave,
-        });
-    };
-    let settings = fifo::Settings {
-        path: settings.input.clone(),
-        state_dir: state_dir.to_owned(),
-        max_bytes: settings.fifo_journal_max_bytes,
-        max_line_bytes: settings.max_line_bytes,
-    };
-    Fifo::start(settings, durable, Box::new(tell))
+/// What comes out of the pipe, and how much of it may be read.
+struct Journaled {
+    fifo: Fifo,
+    durable: Arc<Durable>,
+}
+
+impl Journaled {
+    fn start(
+        settings: &Settings,
+        basic: &pipeline::Settings,
+        mailbox: &Mailbox,
+    ) -> io::Result<Self> {
+        let (owner, durable) = (mailbox.clone(), Arc::new(Durable::default()));
+        let tell = move |notice| {
+            owner.post(match notice {
+                Notice::Journaled => Event::InputChanged,
+                Notice::Opened => Event::Stay,
+                Notice::Ended => Event::Leave,
+            });
+        };
+        let settings = fifo::Settings {
+            path: settings.input.clone(),
+            state_dir: basic.state_dir.clone(),
+            max_bytes: settings.fifo_journal_max_bytes,
+            max_line_bytes: settings.max_line_bytes,
+        };
+        let fifo = Fifo::start(settings, &durable, Box::new(tell))?;
+        Ok(Self { fifo, durable })
+    }
 }

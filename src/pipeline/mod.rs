@@ -66,6 +66,8 @@ pub enum Event {
     CaughtUpAsked(CaughtUp),
     /// Nothing more comes to this input: settle all there is, commit, and leave it for the next one.
     Leave,
+    /// More may come to it after all.
+    Stay,
     /// Secrets, and maybe certificates, are others than before.
     SecretsRead(Secrets),
     /// Stop: settle what is in flight, commit, end.
@@ -194,7 +196,8 @@ impl Pipeline {
             Event::SinkReported => {}
             Event::State(event) => self.on_state(event),
             Event::CaughtUpAsked(answer) => self.on_asked(answer),
-            Event::Leave => self.leaving = true,
+            Event::Leave => self.leaving = self.settings.pipe.is_some(),
+            Event::Stay => self.leaving = false,
             Event::SecretsRead(secrets) => self.edges.sink.renew(&secrets),
             Event::Stop => self.on_stop(),
         }

@@ -226,6 +226,7 @@ impl Pipeline {
             lag_seconds: Duration::from_millis(age.max(0).unsigned_abs()).as_secs_f64(),
             waiting_files: self.rotations.waiting,
             journal_bytes: self.edges.pipe.as_ref().map(|pipe| pipe.in_journal()),
+            journal_syncs: self.edges.pipe.as_ref().map(|pipe| pipe.syncs()),
             alarm: self.pipe_alarm(),
             held_files: self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count(),
         }

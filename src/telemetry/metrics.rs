@@ -124,6 +124,13 @@ fn input(page: &mut Page, snapshot: &Snapshot) {
         .value(input.waiting_files);
     page.gauge(name!("input_alarm"), "1 while a named pipe is not read and its writers wait.")
         .value(u8::from(input.alarm.is_some()));
+    if let Some(syncs) = input.journal_syncs {
+        page.counter(
+            name!("journal_syncs"),
+            "How often the journal of a named pipe was made durable.",
+        )
+        .value(syncs);
+    }
     if let Some(bytes) = input.journal_bytes {
         page.gauge(
             name!("journal_bytes"),

@@ -85,6 +85,8 @@ pub struct Input {
     pub waiting_files: usize,
     /// Of a named pipe, how much its journal holds, delivered or not.
     pub journal_bytes: Option<u64>,
+    /// How often that was made durable.
+    pub journal_syncs: Option<u64>,
     /// Why the pipe is not read, so that its writers wait.
     pub alarm: Option<String>,
 }

@@ -35,6 +35,8 @@ pub struct Settings {
 pub enum Notice {
     /// There is more in the journal.
     Journaled,
+    /// A pipe is read.
+    Opened,
     /// There is no pipe at the path any more, and nothing more comes from one that was there.
     Ended,
 }
@@ -90,6 +92,7 @@ pub struct PipeState {
     wanted: AtomicU64,
     in_pipe: AtomicU64,
     in_journal: AtomicU64,
+    syncs: AtomicU64,
     alarm: Mutex<Option<String>>,
 }
 
@@ -102,6 +105,7 @@ impl PipeState {
             wanted: AtomicU64::new(0),
             in_pipe: AtomicU64::new(0),
             in_journal: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
             alarm: Mutex::new(None),
         })
     }
@@ -144,5 +148,10 @@ impl PipeState {
     /// Bytes in the journal, delivered or not.
     pub fn in_journal(&self) -> u64 {
         self.in_journal.load(Ordering::Relaxed)
+    }
+
+    /// How often the journal was made durable.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 }

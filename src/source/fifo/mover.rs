@@ -39,7 +39,7 @@ enum Blocked {
     Full(u64),
     #[error("the journal can't be written: {0}")]
     Journal(#[source] io::Error),
-    #[error("the pipe can't be read: {0}")]
+    #[error("the pipe can't be read, or not be held open for writing: {0}")]
     Pipe(#[source] io::Error),
     #[error("another process reads the pipe: two bridges can't share one")]
     Taken,
@@ -132,6 +132,7 @@ impl Mover {
 
     fn sync(&mut self) -> Result<(), Blocked> {
         if self.journal.sync().map_err(Blocked::Journal)? {
+            self.state.syncs.fetch_add(1, Ordering::Relaxed);
             (self.tell)(Notice::Journaled);
         }
         Ok(())
@@ -216,19 +217,33 @@ impl Mover {
             info!("the pipe is not at its path any more: it is read until its writers are gone");
             pipe.let_go();
         }
-        let ended: Vec<bool> = self.pipes.iter().map(Pipe::has_ended).collect();
-        let mut ended = ended.into_iter();
-        self.pipes.retain(|_| !ended.next().unwrap_or(false));
-        self.current = self.current.min(self.pipes.len().saturating_sub(1));
+        self.forget_ended()?;
         if id.is_some() && !self.pipes.iter().any(|pipe| Some(pipe.id()) == id) {
             let pipe = Pipe::open(&self.settings.path).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => Blocked::Taken,
                 _ => Blocked::Pipe(error),
             })?;
-            self.pipes.extend(pipe.inspect(|pipe| self.greet(pipe)));
+            if let Some(pipe) = pipe {
+                self.greet(&pipe);
+                self.pipes.push(pipe);
+                (self.tell)(Notice::Opened);
+            }
         }
         if self.pipes.is_empty() {
             (self.tell)(Notice::Ended);
+        }
+        Ok(())
+    }
+
+    /// A line that a pipe's last writer did not end is one of its own: nobody else goes on with it.
+    fn forget_ended(&mut self) -> Result<(), Blocked> {
+        while let Some(ended) = self.pipes.iter().position(Pipe::has_ended) {
+            let is_torn = !self.journal.is_at_line_start().map_err(Blocked::Journal)?;
+            if ended == self.current && is_torn {
+                self.journal.end_line().map_err(Blocked::Journal)?;
+            }
+            self.pipes.remove(ended);
+            self.current -= usize::from(ended < self.current);
         }
         Ok(())
     }
