@@ -407,3 +407,24 @@ fn a_second_bridge_on_the_same_pipe_is_refused() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("two bridges"), "{refused:?}");
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn fi_11_check_connect_says_whether_a_pipe_can_be_read_and_held_open_and_by_whom() {
+    let setup = setup();
+    let path = setup.bridge.input();
+    done(Command::new("mkfifo").args(["-m", "0662"]).arg(&path));
+    let said = || {
+        let output = setup.bridge.run(&["check", "--connect"]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let alone = said();
+    assert!(alone.contains("can read it and hold it open"), "{alone}");
+    assert!(alone.contains("nobody holds it open"), "{alone}");
+    assert!(alone.contains("every user can write into it"), "{alone}");
+    assert!(alone.contains("sudo chmod o-w"), "{alone}");
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    daemon.wait_for_log("every user can write into the pipe");
+    assert!(!said().contains("nobody holds it open"));
+    assert_eq!(daemon.stop(), 0);
+}

@@ -3,6 +3,8 @@
 //!
 //! It leaves nothing behind and takes no lock: a running daemon does not notice it.
 
+mod input;
+
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
@@ -10,12 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::writer::{SILENCE, Writer};
+pub(super) use self::input::likely_cause;
+use self::input::{input, refusing, writer};
 use super::{Exit, print, state_exit};
 use crate::checkpoint::store::{StateError, Store};
 use crate::config::{Settings, Via};
 use crate::platform::access::{free_bytes, may, user_id};
-use crate::platform::fs::{FileKind, Fs as _, RealFs};
+use crate::platform::fs::{Fs as _, RealFs};
 use crate::sink::finding::{Finding, Level, quoted};
 use crate::sink::kafka;
 use crate::sink::socketio::{relay, server};
@@ -124,122 +127,6 @@ fn name_of(id: u32, list: &str) -> Option<String> {
 
 fn shell(path: &Path) -> String {
     quoted(&path.to_string_lossy())
-}
-
-/// The outermost directory on the way to `path` that this user may not pass.
-fn refusing(path: &Path) -> Option<&Path> {
-    let way: Vec<&Path> = path.ancestors().skip(1).collect();
-    way.into_iter().rev().find(|directory| {
-        may(directory, "x").is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-    })
-}
-
-/// What is in the way of following the input, in one sentence, and what its writer says.
-pub(super) fn likely_cause(path: &Path, user: &User) -> String {
-    let path_text = format!("input: {}: ", path.display());
-    let found = input(path, user);
-    let causes = found.iter().filter(|finding| finding.level > Level::Ok).map(|finding| {
-        let text = finding.text.strip_prefix(&path_text).unwrap_or(&finding.text).to_owned();
-        match &finding.remedy {
-            Some(remedy) => format!("{text} ({remedy})"),
-            None => text,
-        }
-    });
-    causes.chain([writer(path).text]).collect::<Vec<_>>().join("; ")
-}
-
-fn input(path: &Path, user: &User) -> Vec<Finding> {
-    let about = |level, text: String| {
-        Finding::new(level, format_args!("input: {}: {text}", path.display()))
-    };
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let facts = match RealFs.stat(path) {
-        Ok(facts) => facts,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return vec![missing_input(path, parent)];
-        }
-        Err(error) => return vec![unreachable(&about, path, &error, user)],
-    };
-    if facts.kind != FileKind::Regular {
-        let text = format!("is a {}; only a file can be followed", facts.kind.as_str());
-        let remedy = match facts.kind {
-            FileKind::Directory => {
-                let file = path.join("order_events.jsonl");
-                format!("BRIDGE_INPUT = '{}'    # the file in it", file.display())
-            }
-            _ => format!("ls -l {}", shell(path)),
-        };
-        return vec![about(Level::Error, text).mended_by(remedy)];
-    }
-    if let Err(error) = RealFs.open(path) {
-        return vec![unreachable(&about, path, &error, user)];
-    }
-    let size = facts.size;
-    let text = format!("a file of {size} bytes, {} can read it", user.name);
-    let mut found = vec![about(Level::Ok, text)];
-    if let Err(error) = may(parent, "r") {
-        let text = format!(
-            "{} may not list its directory ({error}): new events are seen late, and a file that was moved \
-             aside is not found again",
-            user.name
-        );
-        found.push(about(Level::Warning, text).mended_by(user.grant(parent, "rx")));
-    }
-    found
-}
-
-/// What the app's side says. Other programs than the app may write, so silence is no error.
-fn writer(path: &Path) -> Finding {
-    match Writer::of(path) {
-        Some(writer) if writer.is_in_trouble() => {
-            Finding::new(Level::Warning, format_args!("writer: {writer}"))
-        }
-        Some(writer) => Finding::new(Level::Ok, format_args!("writer: {writer}")),
-        None => Finding::new(Level::Note, format_args!("writer: {SILENCE}")),
-    }
-}
-
-fn missing_input(path: &Path, parent: &Path) -> Finding {
-    let about = |text: String| {
-        Finding::new(Level::Warning, format_args!("input: {}: {text}", path.display()))
-    };
-    if let Ok(target) = fs::read_link(path) {
-        let text = format!(
-            "is a link to {}, which does not exist; the bridge waits for it",
-            target.display()
-        );
-        return about(text);
-    }
-    if parent.is_dir() {
-        return about("does not exist yet; the bridge waits for it".to_owned());
-    }
-    about("does not exist, nor does its directory; the bridge waits for it".to_owned()).mended_by(
-        format!(
-            "sudo install -d -m 0755 -o APP {}    # APP: the user that OpenAlgo runs as",
-            shell(parent)
-        ),
-    )
-}
-
-/// Why a path that may exist can't be opened.
-fn unreachable(
-    about: &dyn Fn(Level, String) -> Finding,
-    path: &Path,
-    error: &io::Error,
-    user: &User,
-) -> Finding {
-    if error.kind() != ErrorKind::PermissionDenied {
-        return about(Level::Error, error.to_string())
-            .mended_by(format!("namei -l {}", shell(path)));
-    }
-    match refusing(path) {
-        Some(directory) => {
-            let text = format!("{} may not pass {}", user.name, directory.display());
-            about(Level::Error, text).mended_by(user.grant(directory, "x"))
-        }
-        None => about(Level::Error, format!("{} may not read it", user.name))
-            .mended_by(user.grant(path, "r")),
-    }
 }
 
 /// Looks at the state directory as `run` would.
