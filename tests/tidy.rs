@@ -57,7 +57,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("sha2", &["src/domain/"]),
     ("signal_hook", &["src/service/signals.rs"]),
     ("simdutf8", &["src/domain/envelope/mod.rs"]),
-    ("systemd", &["src/service/readiness.rs"]),
+    ("systemd", &["src/service/descriptors.rs", "src/service/readiness.rs"]),
     ("tokio", &["src/cli/tap.rs", "src/sink/socketio/", "src/telemetry/http/"]),
     ("tracing_subscriber", &["src/telemetry/log.rs"]),
 ];
@@ -105,8 +105,12 @@ const LINES_MAX: usize = 500;
 /// leave the list.
 const LONG_FILES: [(&str, usize); 0] = [];
 
-/// Where the two `unsafe` are: one call each, into a library that has no safe way.
-const UNSAFE: [&str; 2] = ["src/sink/kafka/client.rs", "src/sink/socketio/server/buffer.rs"];
+/// Where the three `unsafe` are: one call each, where there is no safe way.
+const UNSAFE: [&str; 3] = [
+    "src/service/descriptors.rs",
+    "src/sink/kafka/client.rs",
+    "src/sink/socketio/server/buffer.rs",
+];
 
 /// What may stand at the top besides what `.gitignore` names there.
 const TOP_LEVEL: [&str; 23] = [
@@ -252,7 +256,7 @@ fn files_are_short() {
 }
 
 #[test]
-fn unsafe_code_is_in_two_places() {
+fn unsafe_code_is_in_three_places() {
     let mut wrong = Vec::new();
     for file in sources("src").into_iter().chain(sources(TESTS)) {
         let allowed = usize::from(UNSAFE.contains(&file.path.as_str()));
@@ -263,7 +267,7 @@ fn unsafe_code_is_in_two_places() {
             }
         }
     }
-    check("unsafe code is one call in each of two files", &wrong);
+    check("unsafe code is one call in each of three files", &wrong);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `run`: builds the daemon and runs it in the foreground.
 
 use std::io::{self, IsTerminal as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use crate::checkpoint::writer::{RejectedLine, Requeued, Scribe, StateWriter};
 use crate::config;
 use crate::config::{Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity};
 use crate::domain::acks::Limits;
-use crate::pipeline::{self, Edges, Event, Mailbox, Start, StartAt};
+use crate::pipeline::{self, Edges, Event, FileStore, Mailbox, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
-use crate::platform::fs::{Fs, RealFs};
+use crate::platform::fs::{Fs, InputFile, RealFs};
+use crate::service::descriptors::Descriptors;
 use crate::service::{self, signals};
 use crate::sink::rejects::RejectsFile;
 use crate::sink::requeue::DoneList;
@@ -120,6 +122,7 @@ fn build_and_run(settings: &Settings, reload: impl Fn(&Mailbox) -> Reload) -> Re
     let edges = Edges {
         watch: DirectoryWatch::none(Arc::clone(&fs), &settings.input),
         pipe: None,
+        store: Box::new(Kept(Descriptors::of_this_process())),
         fs,
         clock,
         sink,
@@ -128,6 +131,27 @@ fn build_and_run(settings: &Settings, reload: impl Fn(&Mailbox) -> Reload) -> Re
     };
     follow(settings, &pipeline_settings(settings), &positions, start, edges, &mailbox)?;
     Ok(())
+}
+
+/// What systemd keeps, as the owner wants it.
+struct Kept(Descriptors);
+
+impl FileStore for Kept {
+    fn keep(&mut self, name: &str, file: BorrowedFd<'_>) {
+        self.0.keep(name, file);
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.0.forget(name);
+    }
+
+    fn take(&mut self, name: &str) -> Option<Arc<dyn InputFile>> {
+        self.0.take(name).map(|file| Arc::new(file) as Arc<dyn InputFile>)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
 }
 
 /// Says that the state directory, which holds rejected events, is not for the daemon alone. It is

@@ -243,6 +243,7 @@ impl Pipeline {
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
         self.lose_what_vanished_again();
+        self.store_deleted();
     }
 
     fn on_file_at_path(&mut self, identity: &Identity) {

@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub held: Option<Frame>,
     /// It stands in the state directory: what was kept of a life whose file is gone.
     pub is_kept: bool,
+    /// Its file is deleted, and kept for the next process.
+    pub is_stored: bool,
     /// It may be a copy, still being made, of another one: it is not read before that is known.
     pub suspect: bool,
     /// It begins where what another lane has to read first ends: that lane, and where.
@@ -145,6 +147,7 @@ impl Lane {
             state: LaneState::Live,
             held: None,
             is_kept: false,
+            is_stored: false,
             suspect: false,
             follows: None,
             cut: None,

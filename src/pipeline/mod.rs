@@ -19,6 +19,7 @@ mod position;
 mod report;
 mod requeue;
 mod start;
+mod stored;
 mod unopened;
 mod waiting;
 
@@ -32,6 +33,7 @@ use tracing::{error, info};
 pub use self::mailbox::Mailbox;
 pub use self::owner::{Stopped, run};
 pub use self::start::{Start, StartAt, state_at};
+pub use self::stored::FileStore;
 
 use self::input::InputWatch;
 use self::lane::{Lane, Tracked};
@@ -121,6 +123,8 @@ pub struct Edges {
     pub watch: DirectoryWatch,
     /// What fills the journal that is followed.
     pub pipe: Option<Arc<PipeState>>,
+    /// Who keeps deleted files that are open over the end of this process.
+    pub store: Box<dyn FileStore>,
     /// Where the owner tells how it is.
     pub latest: Latest,
 }
@@ -382,15 +386,18 @@ impl Pipeline {
             && let Some(lane) = self.lanes.pop_if(|lane| is_done(lane))
         {
             Self::forget_kept(&self.edges.fs, &lane);
+            Self::forget_stored(self.edges.store.as_mut(), &lane);
             self.remembered = Some(lane.checkpoint());
             self.position.moved();
         }
         let (closed, position, fs) = (&mut self.closed, &mut self.position, &self.edges.fs);
+        let store = self.edges.store.as_mut();
         self.lanes.retain(|lane| {
             let done = is_done(lane);
             if done {
                 *closed += lane.ledger;
                 Self::forget_kept(fs, lane);
+                Self::forget_stored(store, lane);
                 position.moved();
             }
             !done

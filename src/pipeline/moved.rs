@@ -69,6 +69,13 @@ impl Pipeline {
             self.add_taken_up(file, known.ledger, known).is_kept = true;
             return TakenUp::Found;
         }
+        if let Some(file) = self.find_stored(known) {
+            let (offset, size) = (known.offset, file.size());
+            info!(offset, size, "resumed: a deleted file that an earlier run held open is read");
+            self.add_taken_up(file, known.ledger, known).is_stored = true;
+            self.lose_cut_off(known, size);
+            return TakenUp::Found;
+        }
         match self.look_beside(|this, siblings| this.find(known, siblings)) {
             Some(Some(file)) => {
                 let (path, offset) = (file.path().display(), file.position());

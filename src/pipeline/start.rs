@@ -103,6 +103,7 @@ impl Pipeline {
             pipeline.go_on(checkpoint);
         }
         pipeline.take_kept(checkpoint.as_ref());
+        pipeline.take_stored();
         if checkpoint.is_none() {
             pipeline.begin(matches!(start, Start::First));
         }
@@ -160,7 +161,10 @@ impl Pipeline {
         }
         if let Some(file) = self.open_at_start() {
             self.adopt(file, live, newest);
-        } else if self.is_beside(&live.identity) || self.find_kept(live).is_some() {
+        } else if self.is_beside(&live.identity)
+            || self.find_kept(live).is_some()
+            || self.is_stored(&live.identity)
+        {
             self.take_up(live, LostReason::MovedAway);
             self.open_unseen(newest);
         } else {

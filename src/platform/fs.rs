@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,6 +98,10 @@ pub trait InputFile: Send + Sync {
     fn facts(&self) -> io::Result<FileFacts>;
     /// Reads at `offset` into `first`, and what follows into `second`, in one system call.
     fn read_at(&self, first: &mut [u8], second: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The descriptor that it is open by, if it is one of this process.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
     /// Where the hole ends that `offset` lies in; `offset` itself where there is none, or that can't be told.
     fn end_of_hole(&self, offset: u64) -> u64 {
         offset
@@ -209,6 +214,10 @@ impl InputFile for File {
     fn read_at(&self, first: &mut [u8], second: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut slices = [IoSliceMut::new(first), IoSliceMut::new(second)];
         Ok(rustix::io::retry_on_intr(|| rustix::io::preadv(self, &mut slices, offset))?)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
     }
 
     fn end_of_hole(&self, offset: u64) -> u64 {

@@ -1,4 +1,5 @@
 //! The daemon and its host: signals, and what systemd is told.
 
+pub mod descriptors;
 pub mod readiness;
 pub mod signals;

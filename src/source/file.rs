@@ -1,6 +1,7 @@
 //! A file that is followed: read forward, each time checked that it is still the same content.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,6 +102,20 @@ impl FollowedFile {
         let after = after.filter(|(former, _)| former.is_same_file(&identity));
         let after = after.and_then(|(_, generation)| generation);
         Ok(Some(Self::at_start(file, path, &facts, after, max_line)))
+    }
+
+    /// A file that is open already, to be read from its start.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of_open(file: Arc<dyn InputFile>, path: &Path, max_line: usize) -> io::Result<Self> {
+        let facts = file.facts()?;
+        Ok(Self::at_start(file, path, &facts, None, max_line))
+    }
+
+    /// The descriptor that it is open by.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
     }
 
     /// Opens a rotated file to be read from its start, unpacked if it is packed. None if it is gone

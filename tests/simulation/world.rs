@@ -149,6 +149,7 @@ impl World {
         let edges = Edges {
             watch: DirectoryWatch::none(Arc::clone(&fs), Path::new(INPUT)),
             pipe: None,
+            store: Box::new(()),
             fs,
             clock: Arc::new(shared.clone()),
             sink: Box::new(SimSink(shared.clone())),

@@ -151,3 +151,34 @@ fn pr_03_stopped_with_the_broker_down_it_ends_in_time_and_well() {
     machine.wait_until_delivered(1_000);
     assert!(fs::metadata(machine.path(INPUT)).unwrap().len() > 0);
 }
+
+#[test]
+fn in_20_files_that_were_deleted_before_they_were_delivered_outlive_a_daemon_that_is_killed() {
+    let machine = Machine::with_bridge();
+    machine.configure(ENV_FILE, &[&NO_BROKER[..], &[("BRIDGE_MAX_IN_FLIGHT", "10")]].concat());
+    machine.append(0..100);
+    machine.start(UNIT);
+    let held = || machine.status()["input"]["held_files"].as_u64();
+    wait_for("the file to be followed", || (held() == Some(1)).then_some(()));
+    let input = machine.path(INPUT);
+    // One that was rotated and deleted, and the one at the path.
+    fs::rename(&input, input.with_extension("jsonl.1")).unwrap();
+    machine.append(100..200);
+    wait_for("both to be open", || (held() == Some(2)).then_some(()));
+    fs::remove_file(input.with_extension("jsonl.1")).unwrap();
+    fs::remove_file(&input).unwrap();
+    let stored = || machine.number(UNIT, "NFileDescriptorStore");
+    wait_for("both to be kept", || (stored() == 2).then_some(()));
+    wait_for("a commit", || (machine.status()["checkpoint"]["age_seconds"] == 0.0).then_some(()));
+    machine.succeed(&["systemctl", "kill", "--signal=KILL", UNIT]);
+    machine.wait_for_restarts(UNIT, 1);
+    wait_for("both to be open again", || (held() == Some(2)).then_some(()));
+    machine.configure(ENV_FILE, &[("SOCKETIO_START_GRACE_MS", "0")]);
+    machine.succeed(&["systemctl", "restart", UNIT]);
+    wait_for("all to be delivered", || {
+        (machine.status()["ledger"]["lines"]["delivered"] == 200).then_some(())
+    });
+    assert_eq!(machine.status()["ledger"]["bytes"]["lost"], 0);
+    // Finished once nobody has written to them for five minutes: until then they are kept.
+    assert_eq!(stored(), 2);
+}
