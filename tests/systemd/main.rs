@@ -23,6 +23,7 @@ mod machine;
 mod many;
 mod pipe;
 mod reload;
+mod rollback;
 mod secrets;
 mod start;
 mod topic;

@@ -81,13 +81,16 @@ impl Writers {
     }
 }
 
-/// Writes a thousand lines of the first writer, more than a pipe holds by itself.
+/// Writes a thousand lines of the first writer: more than a pipe holds that nobody has made larger.
 fn write_a_thousand(machine: &Machine, written: &mut [u64]) {
-    let mut file = writer(&machine.path(PIPE));
-    (0..1_000).for_each(|_| {
-        write(&mut file, written[0]);
-        written[0] += 1;
+    let (path, first) = (machine.path(PIPE), written[0]);
+    written[0] += 1_000;
+    let thread = std::thread::spawn(move || {
+        let mut file = writer(&path);
+        (first..first + 1_000).for_each(|number| write(&mut file, number));
     });
+    wait_for("room in the pipe", || thread.is_finished().then_some(()));
+    thread.join().expect("no writer fails");
 }
 
 fn caught_up(machine: &Machine) {
