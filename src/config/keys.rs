@@ -20,6 +20,9 @@ const PREFIXES: [(&str, Scope); 4] = [
 /// Names the configuration file, so it can only come from the process environment.
 pub(super) const ENV_FILE: &str = "BRIDGE_ENV_FILE";
 
+/// Which of the modes it is.
+pub(super) const MODE: &str = "ORDER_EVENT_MODE";
+
 /// What is appended to the key of a secret for the path of a file that has it.
 const SECRET_FILE_SUFFIX: &str = "_FILE";
 

@@ -21,6 +21,7 @@ mod early;
 mod ends;
 mod machine;
 mod many;
+mod openalgo;
 mod pipe;
 mod reload;
 mod rollback;
