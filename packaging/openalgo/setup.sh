@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Connects the OpenAlgo installations of this machine with openalgo-bridge, without touching their files.
 #
-#   setup.sh             for each unit of OpenAlgo: a drop-in, a file of settings, a directory for events
+#   setup.sh             for each unit of OpenAlgo: a drop-in, a file of settings, a directory for events,
+#                        and a drop-in for its daemon, so that the app's own .env counts there, too
 #   setup.sh --dry-run   prints what that would do, and does nothing
 #   setup.sh --undo      removes exactly what it wrote; events and edited settings stay
 #
@@ -21,7 +22,7 @@ dry_run=
 undo=
 
 usage() {
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
 say() { printf '%s\n' "$*"; }
@@ -108,6 +109,38 @@ EnvironmentFile=-$settings
 END
 }
 
+# The daemon that follows the events of a unit, and the configuration of its own.
+daemon_unit() {
+    case $1 in
+        openalgo.service) say openalgo-bridge.service ;;
+        *) say "openalgo-bridge@$1" ;;
+    esac
+}
+daemon_settings() {
+    case $1 in
+        openalgo.service) say /etc/openalgo-bridge/.env ;;
+        *) say "/etc/openalgo-bridge/${1%.service}.env" ;;
+    esac
+}
+
+daemon_drop_in() {
+    local unit=$1 dir=${2//%/%%} instance=
+    [[ $unit == openalgo.service ]] || instance='--instance %i '
+    cat <<END
+$MARK
+# What stands in the app's own .env counts over the daemon's; both are restarted by: systemctl restart ${unit%.service}
+[Unit]
+PartOf=$unit
+[Service]
+# A copy that the daemon may read: the app's file is for the app alone.
+LoadCredential=openalgo.env:$dir/.env
+ExecStart=
+ExecStart=/usr/bin/openalgo-bridge $instance--env-file $(daemon_settings "$unit") --env-file %d/openalgo.env run
+[Install]
+WantedBy=$unit
+END
+}
+
 settings_file() {
     cat <<END
 # Settings of the OpenAlgo kit for $1; restart that unit after a change. docs/openalgo.md explains each.
@@ -172,7 +205,21 @@ set_up() {
         settings_file "$unit" | put "$settings" 640
     fi
     drop_in "$settings" "$events" | put "/etc/systemd/system/$unit.d/openalgo-bridge.conf" 644
+    tie_daemon "$unit" "$dir"
     say "  for the daemon: BRIDGE_INPUT = '$events/order_events.jsonl'"
+}
+
+# Without the file there is nothing to share, and a daemon whose unit names it would not start.
+tie_daemon() {
+    local unit=$1 dir=$2 daemon
+    daemon=$(daemon_unit "$unit")
+    if [[ ! -f $ROOT$dir/.env ]]; then
+        say "  no         $dir/.env, so $daemon is not tied to $unit"
+        return
+    fi
+    daemon_drop_in "$unit" "$dir" | put "/etc/systemd/system/$daemon.d/openalgo.conf" 644
+    # One that nobody has configured could not start.
+    if [[ -e $ROOT$(daemon_settings "$unit") ]]; then daemons+=("$daemon"); fi
 }
 
 # The apps of several instances run as one user by default, but need not: each owns only its own directory.
@@ -209,6 +256,22 @@ take_dir_if_empty() {
     [[ -n $dry_run ]] || rmdir -- "$ROOT$1"
 }
 
+untie_daemon() {
+    local daemon path
+    daemon=$(daemon_unit "$1")
+    path=/etc/systemd/system/$daemon.d/openalgo.conf
+    if [[ -f $ROOT$path && $(head -n 1 "$ROOT$path") == "$MARK" ]]; then
+        take "$path"
+        take_dir_if_empty "/etc/systemd/system/$daemon.d"
+    fi
+    # What `systemctl enable` made of it.
+    path=/etc/systemd/system/$1.wants/$daemon
+    if [[ -L $ROOT$path ]]; then
+        take "$path"
+        take_dir_if_empty "/etc/systemd/system/$1.wants"
+    fi
+}
+
 # By what is there, not by the units: one may have been removed meanwhile.
 undo_all() {
     local file unit settings events
@@ -218,6 +281,7 @@ undo_all() {
         say "$unit:"
         take "${file#"$ROOT"}"
         take_dir_if_empty "/etc/systemd/system/$unit.d"
+        untie_daemon "$unit"
         settings=$SETTINGS_DIR/${unit%.service}.env
         if [[ -f $ROOT$settings ]]; then
             if settings_file "$unit" | cmp -s - "$ROOT$settings"; then
@@ -259,11 +323,12 @@ fi
 if [[ -n $undo ]]; then
     undo_all
     [[ -z $dry_run ]] || exit 0
-    say 'Then: systemctl daemon-reload, and restart the units of OpenAlgo named above.'
+    say 'Then: systemctl daemon-reload, and restart the units of OpenAlgo named above, and openalgo-bridge.'
     exit 0
 fi
 
 units=()
+daemons=()
 while read -r unit file; do
     units+=("$unit")
     set_up "$unit" "$file"
@@ -275,4 +340,6 @@ if [[ ! -e $ROOT$KIT/gunicorn.env ]]; then
     warn "$KIT/gunicorn.env is missing: until it is there, the units start without the kit"
 fi
 [[ -z $dry_run ]] || exit 0
-say "Then: systemctl daemon-reload && systemctl restart ${units[*]}"
+enable=
+if [[ ${#daemons[@]} -gt 0 ]]; then enable="systemctl enable ${daemons[*]} && "; fi
+say "Then: systemctl daemon-reload && ${enable}systemctl restart ${units[*]}"

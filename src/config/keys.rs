@@ -20,6 +20,9 @@ const PREFIXES: [(&str, Scope); 4] = [
 /// Names the configuration file, so it can only come from the process environment.
 pub(super) const ENV_FILE: &str = "BRIDGE_ENV_FILE";
 
+/// Which of the modes it is.
+pub(super) const MODE: &str = "ORDER_EVENT_MODE";
+
 /// What is appended to the key of a secret for the path of a file that has it.
 const SECRET_FILE_SUFFIX: &str = "_FILE";
 
@@ -285,7 +288,7 @@ pub(super) const KEYS: &[Key] = &[
     common("BRIDGE_REJECTS_MAX_BYTES", Kind::Number(1, HUGE, "bytes"), "67108864",
         "The size in bytes at which the file of rejected lines is rotated."),
     common("BRIDGE_SHUTDOWN_TIMEOUT_MS", Kind::Number(0, 3_600_000, MS), "10000",
-        "How many milliseconds a stop waits for what is on its way."),
+        "How many milliseconds a stop waits for what is on its way, 2000 at most while the other side is down."),
     common("BRIDGE_FIFO_JOURNAL_MAX_BYTES", Kind::Number(65_536, HUGE, "bytes"), "268435456",
         "How many bytes read from a named pipe are kept on disk before the pipe is no longer read.")
         .because("a pipe alone holds 65536"),

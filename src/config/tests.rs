@@ -585,6 +585,26 @@ fn files_win_over_the_environment_and_later_files_over_earlier_ones() {
 }
 
 #[test]
+fn a_mode_that_a_later_file_changes_is_told() {
+    let said = |first: &str, second: &str| {
+        let mut world = World::of(first);
+        let second = world.file("b.env", second);
+        world.request.env_files.push(second);
+        let loaded = world.load();
+        let own = world.path("").display().to_string();
+        (loaded.for_run().unwrap().mode, shown(&loaded).replace(&own, ""))
+    };
+    let kafka = "\nORDER_EVENT_MODE=KAFKA\nKAFKA_BOOTSTRAP_SERVERS=b:1";
+    let (mode, warned) = said(kafka, "ORDER_EVENT_MODE = 'SOCKETIO'");
+    assert_eq!(mode, Mode::SocketIo);
+    let why = "a.env:2 has another one; this, of the later file, counts";
+    assert_eq!(warned, format!("warning: b.env:1: ORDER_EVENT_MODE = 'SOCKETIO': {why}"));
+    for agreeing in ["ORDER_EVENT_MODE=kafka", "BRIDGE_LOG_LEVEL=debug"] {
+        assert_eq!(said(kafka, agreeing), (Mode::Kafka, String::new()));
+    }
+}
+
+#[test]
 fn the_environment_alone() {
     let loaded = World::of("")
         .variable("ORDER_EVENT_MODE", "KAFKA")

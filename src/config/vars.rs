@@ -8,7 +8,7 @@ use super::env_file::{self, EnvFile, Unparseable};
 use super::files::TextFile;
 use super::kafka_properties;
 use super::keys::{self, Named};
-use super::problem::{Origin, Problem, Scope, Severity};
+use super::problem::{Origin, Problem, Scope, Severity, shown_text};
 
 /// The seam to the process environment.
 pub trait Environment {
@@ -69,7 +69,11 @@ pub(super) fn collect(
             if keys::scope_of(keys::plain(&assignment.key)).is_some() {
                 let origin = origin(file, assignment.line);
                 let text = text.filter(|text| !text.trim().is_empty());
-                variables.insert(assignment.key, Given { text, origin });
+                let given = Given { text, origin };
+                if let Some(before) = variables.get(&assignment.key) {
+                    problems.extend(another_mode(&assignment.key, before, &given));
+                }
+                variables.insert(assignment.key, given);
             }
         }
     }
@@ -79,6 +83,24 @@ pub(super) fn collect(
         }
     }
     variables
+}
+
+/// What to say of a mode that a later file changes: the app's own `.env` may be one of the two, and who edits one does
+/// not think of the other. For other keys that is what a later file is for.
+fn another_mode(key: &str, before: &Given, given: &Given) -> Option<Problem> {
+    let (Origin::File { path: one, .. }, Origin::File { path: other, .. }) =
+        (&before.origin, &given.origin)
+    else {
+        return None;
+    };
+    let mode = |given: &Given| given.text.as_deref().map(|text| text.trim().to_uppercase());
+    if key != keys::MODE || one == other || mode(before) == mode(given) {
+        return None;
+    }
+    let why = format!("{} has another one; this, of the later file, counts", before.origin);
+    let problem = Problem::about(key, Scope::Common, &given.origin, why);
+    let shown = shown_text(given.text.as_deref().unwrap_or_default());
+    Some(problem.with_value(&shown).with_severity(Severity::Warning))
 }
 
 fn origin(file: &TextFile, line: usize) -> Origin {

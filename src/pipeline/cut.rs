@@ -11,7 +11,7 @@ use super::moved::Copy;
 use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;
-use crate::source::file::{Cut, FollowedFile};
+use crate::source::file::{Cut, FollowedFile, Read};
 
 /// A file that was cut may be being rewritten: its new content is looked at when its size has been the
 /// same for so long, or at the latest after this time.
@@ -30,6 +30,22 @@ impl Pipeline {
         let lane = &mut self.lanes[index];
         let size = lane.file.size();
         lane.cut = Some(PendingCut { cut, began: now, size, since: now });
+    }
+
+    /// Judges without waiting what was cut, also where nobody has noticed it because nothing was read. To be called when
+    /// all lines in memory are taken.
+    pub(super) fn end_cut_life_now(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if lane.cut.is_none()
+            && let Ok(Read::Cut(cut)) = lane.file.read()
+        {
+            self.on_cut(index, cut);
+        }
+        let long_ago = self.edges.clock.now().checked_sub(CUT_SETTLES_AT_MOST);
+        if let (Some(cut), Some(long_ago)) = (&mut self.lanes[index].cut, long_ago) {
+            cut.began = long_ago;
+            self.end_cut_life(index);
+        }
     }
 
     /// Ends a life that was cut, once its new content can be judged. False: not yet.

@@ -50,7 +50,7 @@ use crate::domain::ledger::{Class, Ledger};
 use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
-use crate::sink::{Secrets, Sink};
+use crate::sink::{Secrets, Sink, State};
 use crate::source::fifo::{PipeState, journal};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
@@ -267,6 +267,11 @@ impl Pipeline {
     /// How many lines were read and are not settled.
     pub fn in_flight(&self) -> usize {
         self.tracker.len()
+    }
+
+    /// Whether the sink can deliver nothing now.
+    fn is_sink_down(&self) -> bool {
+        self.edges.sink.health().state == State::Down
     }
 
     fn may_read(&self) -> bool {

@@ -24,18 +24,22 @@ pub enum Stopped {
     WithInFlight(usize),
 }
 
+/// How long a stop waits for a sink that is down. One that is about to come back is not left; and who changes the mode
+/// because the broker is dead has the next event in seconds.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the last commit may take when the deadline has passed.
 const LAST_COMMIT: Duration = Duration::from_secs(1);
 
 /// Runs until told to stop, and at most `shutdown_timeout` longer.
 pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duration) -> Stopped {
     let mut events = Vec::new();
-    let mut stop_by: Option<Instant> = None;
+    let mut stopping: Option<Stopping> = None;
     loop {
         mailbox.take(&mut events);
         for event in events.drain(..) {
-            if matches!(event, Event::Stop) && stop_by.is_none() {
-                stop_by = Some(Instant::now() + shutdown_timeout);
+            if matches!(event, Event::Stop) {
+                stopping.get_or_insert_with(|| Stopping::now(shutdown_timeout));
             }
             pipeline.on(event);
         }
@@ -63,22 +67,54 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
             }
             Next::Wait(until) => until,
         };
-        if stop_by.is_some_and(|by| Instant::now() >= by) {
-            let in_flight = pipeline.in_flight();
-            pipeline.keep_pending();
-            if in_flight > 0 {
-                warn!(
-                    in_flight,
-                    "stopped at the deadline: lines in flight will be delivered again"
-                );
-            } else {
-                warn!("stopped at the deadline: not everything that is buffered was written out");
-            }
-            commit_what_is_settled(pipeline, mailbox);
-            return Stopped::WithInFlight(in_flight);
+        let Some(stopping) = &stopping else {
+            mailbox.wait(until);
+            continue;
+        };
+        match stopping.goes_on_until(pipeline) {
+            Some(by) => mailbox.wait(until.min(by)),
+            None => return leave(pipeline, mailbox),
         }
-        mailbox.wait(stop_by.map_or(until, |by| until.min(by)));
     }
+}
+
+/// Until when a stop waits for what is in flight.
+struct Stopping {
+    by: Instant,
+    by_if_down: Instant,
+}
+
+impl Stopping {
+    fn now(timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self { by: now + timeout, by_if_down: now + timeout.min(DOWN_TIMEOUT) }
+    }
+
+    /// When to look again at the latest; none: it has waited long enough.
+    fn goes_on_until(&self, pipeline: &Pipeline) -> Option<Instant> {
+        let now = Instant::now();
+        if now < self.by_if_down {
+            return Some(self.by_if_down);
+        }
+        (now < self.by && !pipeline.is_sink_down()).then_some(self.by)
+    }
+}
+
+/// Ends with what is in flight left to the next start.
+fn leave(pipeline: &mut Pipeline, mailbox: &Mailbox) -> Stopped {
+    let in_flight = pipeline.in_flight();
+    pipeline.keep_pending();
+    if in_flight > 0 {
+        let sink_is_down = pipeline.is_sink_down();
+        warn!(
+            in_flight,
+            sink_is_down, "stopped at the deadline: lines in flight will be delivered again"
+        );
+    } else {
+        warn!("stopped at the deadline: not everything that is buffered was written out");
+    }
+    commit_what_is_settled(pipeline, mailbox);
+    Stopped::WithInFlight(in_flight)
 }
 
 /// What is settled is made durable even if not everything is.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::Pipeline;
-use super::lane::Lane;
+use super::lane::{Lane, LaneState};
 use super::moved::known_of;
 use crate::checkpoint::{Checkpoint, GenerationState};
 use crate::domain::framing::{Content, Frame};
@@ -85,9 +85,19 @@ impl Pipeline {
                 bytes += write_line(file.as_ref(), line.bytes.as_slice(), line.offset)?;
             }
         }
-        let lane = &mut self.lanes[index];
-        while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
-            bytes += write_frame(file.as_ref(), &frame)?;
+        bytes += write_frames(file.as_ref(), &mut self.lanes[index])?;
+        if self.lanes[index].state != LaneState::Over {
+            // What was not read is told now or never: the next start goes on in what is kept.
+            self.end_cut_life_now(index);
+            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.key == key) else {
+                return Ok(bytes);
+            };
+            if lane.file.is_intact().unwrap_or(false) {
+                // All of it is in a copy, where the next start finds it.
+                self.edges.fs.remove(&self.path_of(generation))?;
+                return Ok(0);
+            }
+            bytes += write_frames(file.as_ref(), lane)?;
         }
         self.finish_keeping(file.as_ref())?;
         Ok(bytes)
@@ -178,9 +188,24 @@ fn write_line(file: &dyn StateFile, line: &[u8], offset: u64) -> io::Result<u64>
     Ok(line.len() as u64 + 1)
 }
 
+/// The lines that nobody has taken yet.
+fn write_frames(file: &dyn StateFile, lane: &mut Lane) -> io::Result<u64> {
+    let mut bytes = 0;
+    while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
+        bytes += write_frame(file, &frame)?;
+    }
+    Ok(bytes)
+}
+
 fn write_frame(file: &dyn StateFile, frame: &Frame) -> io::Result<u64> {
+    let offset = frame.span.start + frame.skipped;
     match &frame.content {
-        Content::Line(line) => write_line(file, line.as_slice(), frame.span.start + frame.skipped),
+        // One that was torn by the cut has no end.
+        Content::Line(line) if frame.span.end == offset + line.as_slice().len() as u64 => {
+            file.write_all_at(line.as_slice(), offset)?;
+            Ok(line.as_slice().len() as u64)
+        }
+        Content::Line(line) => write_line(file, line.as_slice(), offset),
         Content::Blank | Content::Oversize(_) => Ok(0),
     }
 }

@@ -284,6 +284,34 @@ fn in_12_bytes_cut_before_they_were_read_are_told_as_lost() {
     expect_accounted(&bridge, daemon, &base, &mut consumer, bytes);
 }
 
+/// What was read is in memory, the rest in the copy; nobody reads, so nobody notices before the stop.
+#[test]
+fn in_09_in_12_copied_and_cut_behind_a_full_window_and_stopped_the_rest_is_read_from_the_copy() {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_MAX_IN_FLIGHT", "10");
+    bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "300");
+    let mut input = bridge.append();
+    let daemon = bridge.start();
+    input.events(0..5);
+    bridge.wait_until_settled();
+    let base = Base::of(&daemon);
+    broker.stop();
+    input.events(5..2_000);
+    wait_until_seen(&bridge);
+    std::fs::copy(bridge.input(), bridge.input().with_extension("jsonl.1")).unwrap();
+    std::fs::write(bridge.input(), lines(9_000..9_003)).unwrap();
+    assert_eq!(daemon.stop(), 0);
+    broker.start_again();
+    let daemon = bridge.start();
+    let mut consumer = Topic::open(&broker.bootstrap, &topic);
+    let numbers = consumer.wait_for_events(2_003);
+    assert_eq!(numbers, (0..2_000).chain(9_000..9_003).collect::<Vec<_>>());
+    let bytes = length(0..2_000) + length(9_000..9_003);
+    expect_accounted(&bridge, daemon, &base, &mut consumer, (bytes, 0));
+}
+
 #[test]
 fn in_20_in_43_truncated_or_deleted_while_the_broker_is_down_what_was_read_is_still_delivered() {
     let broker = Broker::start();

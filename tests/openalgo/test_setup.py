@@ -67,6 +67,37 @@ class SetupTest(Case):
             self.assertEqual((self.dir / f"var/lib/openalgo-events{events}").stat().st_mode & 0o7777, 0o2750)
             self.assertTrue((self.dir / f"etc/openalgo-bridge/openalgo/{unit}.env").is_file())
 
+    def test_the_daemon_is_tied_to_an_app_that_has_an_env_file(self):
+        for name, directory in (("openalgo", "srv/100%/app"), ("openalgo2", "srv/two"), ("openalgo3", "srv/three")):
+            self.unit(f"{name}.service", f"/{directory}")
+            (self.dir / directory).mkdir(parents=True)
+        for path in ("srv/100%/app/.env", "srv/two/.env"):
+            (self.dir / path).touch()
+        before = self.tree()
+        (self.dir / "etc/openalgo-bridge").mkdir()
+        (self.dir / "etc/openalgo-bridge/.env").touch()
+        said, _ = self.run_setup()
+        self.assertIn("no         /srv/three/.env, so openalgo-bridge@openalgo3.service is not tied", said)
+        self.assertIn(" && systemctl enable openalgo-bridge.service && systemctl restart ", said)
+        one, two = (
+            (self.dir / UNITS / f"{unit}.d/openalgo.conf").read_text()
+            for unit in ("openalgo-bridge.service", "openalgo-bridge@openalgo2.service")
+        )
+        for line in ("PartOf=openalgo.service", "WantedBy=openalgo.service", "LoadCredential=openalgo.env:/srv/100%%/app/.env"):
+            self.assertIn(f"\n{line}\n", one)
+        command = "ExecStart=/usr/bin/openalgo-bridge {}--env-file /etc/openalgo-bridge/{}.env --env-file %d/openalgo.env run"
+        self.assertIn(command.format("", ""), one)
+        self.assertIn(command.format("--instance %i ", "openalgo2"), two)
+        self.assertIn("\nPartOf=openalgo2.service\n", two)
+        self.assertEqual(len(list((self.dir / UNITS).glob("*/openalgo.conf"))), 2)
+        # As `systemctl enable` does.
+        wants = self.dir / UNITS / "openalgo.service.wants"
+        wants.mkdir()
+        (wants / "openalgo-bridge.service").symlink_to("/etc/systemd/system/openalgo-bridge.service")
+        self.run_setup("--undo")
+        left = set(self.tree()) - set(before)
+        self.assertEqual(left, {"etc/openalgo-bridge", "etc/openalgo-bridge/.env", "var", "var/lib"})
+
     def test_the_packages_directory_lets_the_apps_of_instances_pass(self):
         parent = self.dir / "var/lib/openalgo-events"
         parent.mkdir(parents=True)

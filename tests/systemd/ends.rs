@@ -3,30 +3,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::machine::{ENV_FILE, INPUT, Machine, NO_BROKER, UNIT, measured, text, timed};
+use crate::machine::{ENV_FILE, INPUT, Machine, NO_BROKER, UNIT, measured, timed};
 use crate::support::broker::Broker;
-use crate::support::events::{number, padded_event};
+use crate::support::events::padded_event;
 use crate::support::wait_for;
-
-/// What the topic holds: the events' ids by their numbers, each as often as it came.
-fn delivered(machine: &Machine, broker: &Broker, topic: &str) -> HashMap<u64, Vec<String>> {
-    let network = machine.network();
-    let output = Command::new(&network[0])
-        .args(&network[1..])
-        .args(["kcat", "-C", "-e", "-q", "-b", &broker.bootstrap, "-t", topic, "-f", "%h\t%s\n"])
-        .output()
-        .expect("kcat");
-    let mut events: HashMap<u64, Vec<String>> = HashMap::new();
-    for line in text(&output.stdout).lines() {
-        let (headers, value) = line.split_once('\t').expect("headers and a value");
-        let id = headers.split(',').find_map(|header| header.strip_prefix("ce_id="));
-        events.entry(number(value.as_bytes())).or_default().push(id.expect("an id").to_owned());
-    }
-    events
-}
+use crate::topic::messages;
 
 /// Nothing is missing, and an event that came twice is the same event.
 #[track_caller]
@@ -119,7 +102,11 @@ fn pr_01_pr_07_killed_and_out_of_memory_it_is_back_and_nothing_is_lost() {
     machine.wait_for_restarts(UNIT, 1);
     machine.wait_until_delivered(next);
     drop(group);
-    check(&delivered(&machine, &broker, topic), next);
+    let mut events: HashMap<u64, Vec<String>> = HashMap::new();
+    for (number, id) in messages(&machine, &broker, topic) {
+        events.entry(number).or_default().push(id);
+    }
+    check(&events, next);
     let journal = machine.journal(UNIT);
     let kills = journal.lines().filter(|line| line.contains("status=9/KILL")).count();
     assert!(kills >= 6, "{kills} kills\n{journal}");

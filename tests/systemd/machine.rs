@@ -28,9 +28,11 @@ pub const NO_BROKER: [(&str, &str); 2] =
     [("ORDER_EVENT_MODE", "KAFKA"), ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")];
 
 /// What a package brings, and where it goes.
-const INSTALLED: [(&str, &str); 5] = [
+const INSTALLED: [(&str, &str); 7] = [
     ("openalgo-bridge.service", "/usr/lib/systemd/system/openalgo-bridge.service"),
     ("openalgo-bridge@.service", "/usr/lib/systemd/system/openalgo-bridge@.service"),
+    ("openalgo-bridge-pipe.service", "/usr/lib/systemd/system/openalgo-bridge-pipe.service"),
+    ("openalgo-bridge-pipe@.service", "/usr/lib/systemd/system/openalgo-bridge-pipe@.service"),
     ("openalgo-bridge.sysusers", "/usr/lib/sysusers.d/openalgo-bridge.conf"),
     ("openalgo-bridge.tmpfiles", "/usr/lib/tmpfiles.d/openalgo-bridge.conf"),
     ("openalgo-bridge.logrotate", "/etc/logrotate.d/openalgo-bridge"),

@@ -1,23 +1,25 @@
 //! From an edited `.env` to events, and when the daemon counts as started.
 
 use std::fs;
+use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::machine::{ENV_FILE, INPUT, Machine, NO_BROKER, UNIT, measured, repository, text};
+use crate::support::events::event;
 use crate::support::socketio::{Event, Standard};
 use crate::support::wait_for;
 
-/// The commands of the README's section on systemd.
-fn commands() -> String {
+/// The first commands of a section of the README.
+fn commands(heading: &str) -> String {
     let readme = fs::read_to_string(repository("README.md")).unwrap();
-    let section = readme.split("\n## Under systemd\n").nth(1).expect("the section");
+    let section = readme.split(&format!("\n{heading}\n")).nth(1).expect("the section");
     let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
     block.expect("its commands").to_owned()
 }
 
 /// A standard client on the machine, of its Socket.IO port.
-fn client(machine: &Machine) -> Standard {
+pub fn client(machine: &Machine) -> Standard {
     let network = machine.network();
     let mut command = Command::new(&network[0]);
     command.args(&network[1..]).args(["node", "--preserve-symlinks", "--preserve-symlinks-main"]);
@@ -40,8 +42,8 @@ fn installed_edited_enabled_and_events_flow() {
         let file = file.unwrap();
         fs::copy(file.path(), tree.join("systemd").join(file.file_name())).unwrap();
     }
-    let commands = format!("set -e; cd /root/openalgo-bridge\n{}", commands());
-    machine.succeed(&["sh", "-c", &commands]);
+    let script = format!("set -e; cd /root/openalgo-bridge\n{}", commands("## Under systemd"));
+    machine.succeed(&["sh", "-c", &script]);
     assert_eq!(machine.succeed(&["systemctl", "is-enabled", UNIT]).trim(), "enabled");
     machine.wait_for_status_line("SOCKETIO: waiting for input (missing), 0 bytes behind, sink up");
 
@@ -67,6 +69,15 @@ fn installed_edited_enabled_and_events_flow() {
     machine.wait_until_delivered(2_000);
     client.wait_for_events(2_000);
     assert_eq!(machine.number(UNIT, "NRestarts"), 0);
+
+    // From the file to a pipe.
+    let pipe = commands("### A named pipe").replace("APPUSER", "daemon");
+    machine.succeed(&["sh", "-c", &format!("set -e; cd /root/openalgo-bridge\n{pipe}")]);
+    let pipe = machine.path("/var/lib/openalgo-events/order_events.pipe");
+    let mut writer = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+    writeln!(writer, "{}", event(2_000)).unwrap();
+    let events = client.wait_for_events(2_001);
+    assert_eq!(events[2_000].number(), 2_000);
 }
 
 #[test]

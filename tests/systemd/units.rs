@@ -15,12 +15,14 @@ fn unit(name: &str) -> Vec<String> {
 #[test]
 fn sec_12_the_units_are_valid_and_their_exposure_is_at_most_1_5() {
     let machine = Machine::with_bridge();
-    for unit in [UNIT, "openalgo-bridge@one.service"] {
+    let pipes = ["openalgo-bridge-pipe.service", "openalgo-bridge-pipe@run-a.pipe.service"];
+    for unit in [UNIT, "openalgo-bridge@one.service"].into_iter().chain(pipes) {
         let output = machine.run(&["systemd-analyze", "verify", unit]);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{unit}: {said}");
     }
-    for unit in [UNIT, "openalgo-bridge@.service"] {
+    let pipes = ["openalgo-bridge-pipe.service", "openalgo-bridge-pipe@.service"];
+    for unit in [UNIT, "openalgo-bridge@.service"].into_iter().chain(pipes) {
         let file = format!("/usr/lib/systemd/system/{unit}");
         let analyze = |threshold| {
             machine.run(&["systemd-analyze", "security", "--offline=yes", threshold, &file])
@@ -33,22 +35,31 @@ fn sec_12_the_units_are_valid_and_their_exposure_is_at_most_1_5() {
     }
 }
 
-#[test]
-fn the_template_is_the_unit_but_for_names() {
-    let (one, many) = (unit("openalgo-bridge.service"), unit("openalgo-bridge@.service"));
+#[track_caller]
+fn expect_that_only_these_differ(one: &str, many: &str, names: &[&str]) {
+    let (one, many) = (unit(one), unit(many));
     let difference = |from: &[String], to: &[String]| {
         let to: BTreeSet<&String> = to.iter().collect();
         from.iter().filter(|line| !to.contains(line)).cloned().collect::<Vec<_>>()
     };
-    let names = [
+    assert_eq!(difference(&many, &one), names);
+    assert_eq!(difference(&one, &many).len(), names.len());
+    assert_eq!(one.len(), many.len());
+}
+
+#[test]
+fn the_templates_are_the_units_but_for_names() {
+    let bridge = [
         "Description=OpenAlgo order events to Kafka or Socket.IO (%i)",
         "ExecStart=/usr/bin/openalgo-bridge --instance %i run",
         "StateDirectory=openalgo-bridge/%i",
         "RuntimeDirectory=openalgo-bridge/%i",
     ];
-    assert_eq!(difference(&many, &one), names);
-    assert_eq!(difference(&one, &many).len(), names.len());
-    assert_eq!(one.len(), many.len());
+    expect_that_only_these_differ(UNIT, "openalgo-bridge@.service", &bridge);
+    let pipe =
+        ["Description=Keeps a named pipe open for openalgo-bridge (%f)", "Environment=PIPE=%f"];
+    let units = ["openalgo-bridge-pipe.service", "openalgo-bridge-pipe@.service"];
+    expect_that_only_these_differ(units[0], units[1], &pipe);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Broker {
     directory: PathBuf,
     /// `host:port`.
     pub bootstrap: String,
+    /// What it is started through.
+    wrapper: Vec<String>,
     _scratch: TempDir,
 }
 
@@ -61,7 +63,7 @@ impl Broker {
         let directory = scratch.path().join("kafka");
         stop_with_this_process(scratch.path(), &directory);
         let bootstrap = run_under(wrapper, &["start", &directory.to_string_lossy()], auto_create);
-        Self { directory, bootstrap, _scratch: scratch }
+        Self { directory, bootstrap, wrapper: wrapper.to_owned(), _scratch: scratch }
     }
 
     /// The broker for all tests that do not disturb it.
@@ -102,7 +104,7 @@ impl Broker {
 
     /// Starts it again, on the same port with the same data.
     pub fn start_again(&self) {
-        run(&["start", &self.directory.to_string_lossy()], true);
+        run_under(&self.wrapper, &["start", &self.directory.to_string_lossy()], true);
     }
 
     /// A topic name that no other test uses.
