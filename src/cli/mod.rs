@@ -3,9 +3,11 @@
 mod args;
 mod check;
 mod checkpoint;
+mod completions;
 mod connect;
 mod follow;
 mod http;
+mod man;
 mod rejects;
 mod run;
 mod schema;
@@ -69,13 +71,21 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status::status(&arguments, status),
         Command::Rejects(rejects) => rejects::rejects(&arguments, rejects),
         Command::Checkpoint(checkpoint) => checkpoint::checkpoint(&arguments, checkpoint),
+        Command::Completions { shell } => completions::completions(*shell),
+        Command::Man { dir } => man::man(dir.as_deref()),
     };
     exit.into()
 }
 
 /// Prints to standard output. A reader that went away (`| head`) is no error.
 fn print(text: impl Display) -> Exit {
-    match writeln!(io::stdout(), "{text}") {
+    print_raw(format!("{text}\n").as_bytes())
+}
+
+/// Prints what is a file by itself, as it is.
+fn print_raw(bytes: &[u8]) -> Exit {
+    let mut out = io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => complain(&error, Exit::Io),
         _ => Exit::Ok,
     }
