@@ -65,4 +65,4 @@ deny: ## licences, bans and sources of the dependencies; needs cargo-deny
 
 clean: ## what cargo built, and .tools/
 	$(CARGO) clean
-	rm -rf .tools
+	rm -rf .tools 2>/dev/null || sudo rm -rf .tools # one of the tools is root's

@@ -38,7 +38,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("base64", &["src/sink/rejects.rs"]),
     ("bytes", &["src/domain/framing.rs", "src/sink/socketio/", "src/telemetry/http/"]),
     ("clap", &["src/cli/args.rs", "src/cli/completions.rs", "src/cli/man.rs", "src/cli/mod.rs"]),
@@ -58,6 +58,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("sha2", &["src/domain/"]),
     ("signal_hook", &["src/service/signals.rs"]),
     ("simdutf8", &["src/domain/envelope/mod.rs"]),
+    ("systemd", &["src/service/readiness.rs"]),
     ("tokio", &["src/sink/socketio/", "src/telemetry/http/"]),
     ("tracing_subscriber", &["src/telemetry/log.rs"]),
 ];

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demos need, and nothing that is there already: Debian
-# packages (this is the only list of them), then Kafka, Python and Node packages into .tools/.
+# packages (this is the only list of them), then Kafka, Python and Node packages into .tools/, and a
+# Debian with systemd.
 #
 #   install-tools.sh [build|kafka|all]   all, if nothing is said; each holds the one before
 set -euo pipefail
@@ -16,7 +17,7 @@ NODE_SCRIPTS=(client.mjs browser.mjs toasts.mjs)
 # Commands, and the package that brings each. A command from elsewhere (say, another JDK) will do.
 COMMANDS=(
   cc:build-essential make:build-essential # librdkafka is built from source
-  pkg-config:pkg-config                   # finds OpenSSL and zlib
+  pkg-config:pkg-config                   # finds OpenSSL, zlib and libsystemd
 )
 KAFKA_COMMANDS=(
   java:openjdk-17-jre-headless         # the broker; Kafka 4 needs 17 or later
@@ -34,10 +35,11 @@ TEST_COMMANDS=(
   shred:coreutils setpriv:util-linux   # overwrites them; other users
   mkfs.ext4:e2fsprogs mount:mount      # disks of a test's own
   strace:strace                        # tests look at system calls and inject errors
+  debootstrap:debootstrap              # a Debian with systemd
   shellcheck:shellcheck                # make check
 )
 # What has no command to look for: headers, and the certificates that downloads need.
-PACKAGES=(libssl-dev zlib1g-dev ca-certificates)
+PACKAGES=(libssl-dev zlib1g-dev libsystemd-dev ca-certificates)
 
 scope=${1:-all}
 case $scope in
@@ -69,7 +71,11 @@ have_scripts() {
   local script
   for script in "${NODE_SCRIPTS[@]}"; do [[ -e .tools/clients/$script ]] || return; done
 }
-everything_ready() { ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready && promtool_ready; }
+# It says itself whether it is the right one.
+systemd_ready() { [[ $scope != all ]] || packaging/dev/systemd-root.sh made; }
+everything_ready() {
+  ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready && promtool_ready && systemd_ready
+}
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
 die() {
@@ -192,6 +198,11 @@ install_promtool() {
   rm -rf "$work"
 }
 
+install_systemd() {
+  say "making a Debian with systemd in .tools/systemd-root"
+  as_root packaging/dev/systemd-root.sh make
+}
+
 mapfile -t missing < <(missing_packages | sort -u)
 if everything_ready; then
   say "everything is there"
@@ -209,8 +220,11 @@ kafka_ready || install_kafka
 python_ready || install_python
 node_ready || install_node
 promtool_ready || install_promtool
+systemd_ready || install_systemd
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
-  chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools
+  # But for the root of a machine, in which it matters whose each file is.
+  find .tools -mindepth 1 -maxdepth 1 ! -name systemd-root -exec chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" {} +
+  chown "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools
 fi
 say "done"

@@ -177,9 +177,19 @@ set_up() {
 
 # The apps of several instances run as one user by default, but need not: each owns only its own directory.
 make_parent() {
-    [[ ! -d $ROOT/var/lib/openalgo-events ]] || return 0
-    say "  directory  /var/lib/openalgo-events/  0755 root"
-    [[ -n $dry_run ]] || install -d -m 755 -- "$ROOT/var/lib/openalgo-events"
+    local parent=/var/lib/openalgo-events
+    if [[ ! -d $ROOT$parent ]]; then
+        say "  directory  $parent/  0755 root"
+        [[ -n $dry_run ]] || install -d -m 755 -- "$ROOT$parent"
+    elif is_for_one_app "$parent" && ! find_units | grep '^openalgo\.service ' >/dev/null; then
+        say "  directory  $parent/  2755 root"
+        [[ -n $dry_run ]] || chmod 2755 -- "$ROOT$parent"
+    fi
+}
+
+# As the package makes it: for the app of openalgo.service, whoever that is, and closed to all others.
+is_for_one_app() {
+    [[ $(stat -c '%a %U' "$ROOT$1") == "2750 $(owner root)" ]]
 }
 
 # --- undoing ----------------------------------------------------------------------------------

@@ -16,7 +16,10 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Written by a newer bridge: overwriting it would lose what only that one knows.
-    #[error("it has version {0}; this bridge knows version {VERSION}")]
+    #[error(
+        "a newer version of the bridge wrote it (format {0}, this one knows {VERSION}): install that \
+         one, or put the files aside"
+    )]
     NewerVersion(u64),
     /// Torn, flipped or never a checkpoint.
     #[error("it is damaged: {0}")]

@@ -448,7 +448,7 @@ impl StateLook<'_> {
             ),
             StateError::Newer { path, .. } => (
                 Level::Error,
-                format!("{error}: install that bridge, or put the files aside"),
+                error.to_string(),
                 format!("sudo mv {0} {0}.newer", shell(path)),
             ),
             _ => (Level::Error, error.to_string(), self.chown()),

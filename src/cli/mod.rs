@@ -8,7 +8,9 @@ mod connect;
 mod follow;
 mod http;
 mod man;
+mod readiness;
 mod rejects;
+mod reload;
 mod run;
 mod schema;
 mod sinks;
@@ -120,10 +122,13 @@ fn state_exit(error: &StateError) -> Exit {
 
 /// The configuration as the command line names it.
 fn load(arguments: &Arguments, purpose: Purpose) -> Loaded {
-    let request = Request {
+    config::load(&request(arguments, purpose), &ProcessEnvironment)
+}
+
+fn request(arguments: &Arguments, purpose: Purpose) -> Request {
+    Request {
         env_files: arguments.env_files.clone(),
         instance: arguments.instance.clone(),
         ..Request::new(purpose)
-    };
-    config::load(&request, &ProcessEnvironment)
+    }
 }

@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 
 use super::args::Arguments;
 use super::follow::{self, FollowError, follow};
+use super::reload::Reload;
 use super::sinks::{self, SinkError};
-use super::{Exit, complain, complain_config, http, load, state_exit};
+use super::{Exit, complain, complain_config, http, load, readiness, state_exit};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::store::{Lock, StateError, Store};
 use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
@@ -21,7 +22,7 @@ use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, Mailbox, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
-use crate::service::signals;
+use crate::service::{self, signals};
 use crate::sink::rejects::RejectsFile;
 use crate::sink::socketio::THREADS;
 use crate::source::watch::DirectoryWatch;
@@ -41,12 +42,12 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         Err(error) => return complain(&format_args!("cannot start the log: {error}"), Exit::Io),
     };
     std::panic::set_hook(Box::new(panic_ends_the_process));
-    let exit = daemon(&loaded, &settings);
+    let exit = daemon(arguments, &loaded, &settings);
     log.flush();
     exit
 }
 
-fn daemon(loaded: &Loaded, settings: &Settings) -> Exit {
+fn daemon(arguments: &Arguments, loaded: &Loaded, settings: &Settings) -> Exit {
     let (version, mode) = (env!("CARGO_PKG_VERSION"), settings.mode.as_str());
     info!(version, mode, sources = %loaded.sources, "starting");
     for problem in &loaded.problems {
@@ -55,7 +56,7 @@ fn daemon(loaded: &Loaded, settings: &Settings) -> Exit {
             Severity::Warning | Severity::Error => warn!("{problem}"),
         }
     }
-    match build_and_run(settings) {
+    match build_and_run(settings, |mailbox| Reload::new(arguments, loaded, mailbox)) {
         Ok(()) => Exit::Ok,
         Err(failure) => {
             error!("{failure}");
@@ -90,11 +91,16 @@ impl Failure {
     }
 }
 
-fn build_and_run(settings: &Settings) -> Result<(), Failure> {
+fn build_and_run(settings: &Settings, reload: impl Fn(&Mailbox) -> Reload) -> Result<(), Failure> {
     // First of all, so that a stop that comes early is a clean one.
     let mailbox = Mailbox::default();
     let stop = mailbox.clone();
-    signals::listen(move || stop.post(Event::Stop))?;
+    let on_stop = move || {
+        stop.post(Event::Stop);
+        service::readiness::stopping();
+    };
+    let reload = reload(&mailbox);
+    signals::listen(on_stop, move || reload.again())?;
 
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -109,6 +115,7 @@ fn build_and_run(settings: &Settings) -> Result<(), Failure> {
     let writer = state_writer(settings, &fs, store, lock, &mailbox)?;
     let latest = Latest::default();
     let _served = http::serve(settings, &latest, &mailbox);
+    readiness::tell(&latest)?;
     let edges = Edges {
         watch: DirectoryWatch::none(Arc::clone(&fs), &settings.input),
         pipe: None,

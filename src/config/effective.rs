@@ -1,5 +1,6 @@
 //! What counts, key by key, with where it was said: the list that `check` prints.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::keys::{self, KEYS, Named};
@@ -26,6 +27,24 @@ impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = '{}'  ({})", self.key, self.shown, self.origin)
     }
+}
+
+/// Keys that do not say what they said before. Of a secret, what it says does not matter, nor whether it
+/// has a file of its own, but that it is there.
+pub fn changed(before: &[Effective], after: &[Effective]) -> Vec<String> {
+    let said = |list: &[Effective]| -> BTreeSet<(String, String)> {
+        let said = list.iter().map(|one| match one.key.strip_suffix("_FILE") {
+            Some(key) if one.shown == MASK => (key.to_owned(), MASK.to_owned()),
+            _ => (one.key.clone(), one.shown.clone()),
+        });
+        // One that is empty is as one that is not there.
+        said.filter(|(_, shown)| !shown.is_empty()).collect()
+    };
+    let (before, after) = (said(before), said(after));
+    let mut keys: Vec<String> =
+        before.symmetric_difference(&after).map(|(key, _)| key.clone()).collect();
+    keys.dedup();
+    keys
 }
 
 /// In the order of the table, then the properties of librdkafka by name. Unknown keys and those
@@ -62,4 +81,25 @@ pub(super) fn list(variables: &Variables, values: &Values, mode: Option<Mode>) -
 
 fn effective(key: &str, shown: String, origin: &Origin, scope: Scope) -> Effective {
     Effective { key: key.to_owned(), shown, origin: origin.clone(), scope }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(said: &[(&str, &str)]) -> Vec<Effective> {
+        let origin = Origin::Environment;
+        said.iter()
+            .map(|(key, shown)| effective(key, (*shown).to_owned(), &origin, Scope::Common))
+            .collect()
+    }
+
+    #[test]
+    fn a_secret_changes_when_it_comes_or_goes_and_anything_else_with_what_it_says() {
+        let before = list(&[("A", "1"), ("B", "2"), ("P", MASK), ("Q", "")]);
+        assert_eq!(changed(&before, &before), [""; 0]);
+        let after = list(&[("A", "1"), ("B", "3"), ("P_FILE", MASK), ("Q", MASK)]);
+        assert_eq!(changed(&before, &after), ["B", "Q"]);
+        assert_eq!(changed(&before, &list(&[("A", "1")])), ["B", "P"]);
+    }
 }

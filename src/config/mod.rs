@@ -36,7 +36,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
-pub use self::effective::Effective;
+pub use self::effective::{Effective, changed};
 pub use self::files::{Places, Purpose, Request, Sources};
 pub use self::kafka::{EventTimestamp, KafkaSettings, Property};
 pub use self::problem::{ConfigProblems, Origin, Problem, Scope, Severity};

@@ -46,7 +46,7 @@ use crate::domain::ledger::{Class, Ledger};
 use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
-use crate::sink::Sink;
+use crate::sink::{Secrets, Sink};
 use crate::source::fifo::PipeState;
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
@@ -64,6 +64,8 @@ pub enum Event {
     CaughtUpAsked(CaughtUp),
     /// Nothing more comes to this input: settle all there is, commit, and leave it for the next one.
     Leave,
+    /// Secrets, and maybe certificates, are others than before.
+    SecretsRead(Secrets),
     /// Stop: settle what is in flight, commit, end.
     Stop,
 }
@@ -183,6 +185,7 @@ impl Pipeline {
             Event::State(event) => self.on_state(event),
             Event::CaughtUpAsked(answer) => self.on_asked(answer),
             Event::Leave => self.leaving = true,
+            Event::SecretsRead(secrets) => self.edges.sink.renew(&secrets),
             Event::Stop => self.on_stop(),
         }
     }

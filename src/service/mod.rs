@@ -1,3 +1,4 @@
-//! The daemon and its host: signals, and later readiness.
+//! The daemon and its host: signals, and what systemd is told.
 
+pub mod readiness;
 pub mod signals;

@@ -6,6 +6,7 @@ pub mod rejects;
 mod reports;
 pub mod socketio;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,22 @@ impl State {
     }
 }
 
+/// What may change while the daemon runs: passwords, tokens and keys. Certificates have no value here:
+/// whoever uses them reads their files again.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// Properties of librdkafka that are secrets, by its names.
+    pub kafka: Vec<(String, String)>,
+    /// What Socket.IO clients have to show, or what is shown to the app.
+    pub auth_token: Option<String>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
 /// How the sink is, for people and monitors.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -200,6 +217,10 @@ pub trait Sink: Send {
     fn drain(&mut self) -> bool {
         true
     }
+
+    /// Secrets, and certificates, were read again: uses them from now on. One that was not there before
+    /// is none of these, nor is one that is gone.
+    fn renew(&mut self, secrets: &Secrets);
 
     /// How it is.
     fn health(&self) -> Health;

@@ -14,7 +14,7 @@ const MISSING_MAX: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 /// What to tell, if it does not.
-pub(super) fn alive(overdue: Duration) -> Result<(), String> {
+pub fn alive(overdue: Duration) -> Result<(), String> {
     if overdue <= OVERDUE_MAX {
         return Ok(());
     }

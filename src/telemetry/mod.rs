@@ -1,7 +1,7 @@
 //! What the daemon tells about itself.
 
 pub mod client;
-mod health;
+pub mod health;
 pub mod http;
 pub mod log;
 mod metrics;

@@ -298,7 +298,7 @@ pub struct Latest {
 struct Shared {
     snapshot: Mutex<Arc<Snapshot>>,
     began: Instant,
-    /// When the owner's next turn is due, in milliseconds since `began`.
+    /// When the owner's next turn is due, in milliseconds since `began`; 0 before its first one.
     due_ms: AtomicU64,
 }
 
@@ -323,7 +323,13 @@ impl Latest {
     /// The owner has turned, and will do so again at this moment or before.
     pub fn turned(&self, next: Instant) {
         let due = next.saturating_duration_since(self.shared.began).as_millis();
-        self.shared.due_ms.store(u64::try_from(due).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let due = u64::try_from(due).unwrap_or(u64::MAX).max(1);
+        self.shared.due_ms.store(due, Ordering::Relaxed);
+    }
+
+    /// Whether the owner has turned at all.
+    pub fn has_turned(&self) -> bool {
+        self.shared.due_ms.load(Ordering::Relaxed) > 0
     }
 
     /// For how long the owner's next turn has been due.
@@ -346,6 +352,9 @@ mod tests {
         let latest = Latest::default();
         let now = latest.shared.began + Duration::from_secs(100);
         assert_eq!(latest.overdue(now), Duration::from_secs(100), "it never turned");
+        assert!(!latest.has_turned());
+        latest.turned(latest.shared.began);
+        assert!(latest.has_turned(), "however soon that was");
         latest.turned(now + Duration::from_hours(1));
         assert_eq!(latest.overdue(now + Duration::from_mins(59)), Duration::ZERO, "it waits");
         assert_eq!(latest.overdue(now + Duration::from_mins(61)), Duration::from_mins(1));

@@ -28,6 +28,7 @@ mod owners;
 mod poison;
 mod relay;
 mod relay_network;
+mod reload;
 mod resources;
 mod restart;
 mod rotation;

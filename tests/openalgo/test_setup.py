@@ -67,6 +67,20 @@ class SetupTest(Case):
             self.assertEqual((self.dir / f"var/lib/openalgo-events{events}").stat().st_mode & 0o7777, 0o2750)
             self.assertTrue((self.dir / f"etc/openalgo-bridge/openalgo/{unit}.env").is_file())
 
+    def test_the_packages_directory_lets_the_apps_of_instances_pass(self):
+        parent = self.dir / "var/lib/openalgo-events"
+        parent.mkdir(parents=True)
+        parent.chmod(0o2750)
+        self.unit("openalgo2.service", "/var/python/openalgo-flask/openalgo2")
+        self.run_setup("--dry-run")
+        self.assertEqual(parent.stat().st_mode & 0o7777, 0o2750)
+        self.run_setup()
+        self.assertEqual(parent.stat().st_mode & 0o7777, 0o2755)
+        self.assertEqual((parent / "openalgo2").stat().st_mode & 0o7777, 0o2750)
+        before = self.tree()
+        self.run_setup()
+        self.assertEqual(self.tree(), before)
+
     def test_the_drop_in_names_what_the_kit_ships(self):
         self.unit("openalgo.service", "/var/python/openalgo")
         self.run_setup()

@@ -11,7 +11,7 @@ use openalgo_bridge::domain::acks::RecordId;
 use openalgo_bridge::domain::delivery::Outcome;
 use openalgo_bridge::platform::clock::Clock;
 use openalgo_bridge::platform::fs::{FileFacts, Fs, InputFile, StateFile};
-use openalgo_bridge::sink::{Health, Message, Sink, State};
+use openalgo_bridge::sink::{Health, Message, Secrets, Sink, State};
 
 use crate::disk::{Call, Disk, INPUT_DIRECTORY};
 use crate::model::Model;
@@ -258,6 +258,8 @@ impl Sink for SimSink {
     fn deadline(&self) -> Option<Instant> {
         None
     }
+
+    fn renew(&mut self, _: &Secrets) {}
 
     fn health(&self) -> Health {
         let model = self.0.model();

@@ -117,6 +117,19 @@ impl Connect for Librdkafka {
         let known_now_ms = Cell::new(0);
         Ok(Box::new(Client { producer, control, settings, clock, known_now_ms }))
     }
+
+    fn renew(&mut self, secrets: &[(String, String)]) -> Result<(), String> {
+        let mut settings = self.settings.clone();
+        for (key, value) in &mut settings.properties {
+            if let Some((_, new)) = secrets.iter().find(|(name, _)| name == key) {
+                value.clone_from(new);
+            }
+        }
+        // Also whether the certificates can be read, and the key fits its password.
+        Self::check(&settings).map_err(|error| error.to_string())?;
+        self.settings = settings;
+        Ok(())
+    }
 }
 
 struct PollThread {

@@ -13,6 +13,7 @@
 mod client;
 mod inspect;
 mod producer;
+mod renew;
 mod settings;
 mod watch;
 
@@ -28,7 +29,7 @@ pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, S
 pub use self::settings::{Settings, SettingsError, Timestamp};
 
 use self::watch::Watch;
-use super::{Health, Message, Sink, State};
+use super::{Health, Message, Secrets, Sink, State};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::{Backoff, Outcome};
 use crate::domain::envelope::Reason;
@@ -450,6 +451,10 @@ impl Sink for KafkaSink {
             return Some(self.clock.now() + QUEUE_FULL_RETRY);
         }
         self.watch.probe_at(!self.queue.is_empty())
+    }
+
+    fn renew(&mut self, secrets: &Secrets) {
+        self.renew_producers(secrets);
     }
 
     fn health(&self) -> Health {

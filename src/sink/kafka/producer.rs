@@ -34,6 +34,9 @@ pub trait Connect: Send {
         batch_bytes: Option<usize>,
         reports: &Reports,
     ) -> Result<Box<dyn Producer>, String>;
+
+    /// Producers that are made from now on have these properties in place of their namesakes.
+    fn renew(&mut self, secrets: &[(String, String)]) -> Result<(), String>;
 }
 
 /// Why a record could not be handed over.

@@ -52,6 +52,10 @@ impl Connect for FakeConnect {
         let (calls, full) = (self.calls.clone(), Arc::clone(&self.full));
         Ok(Box::new(FakeProducer { purpose, epoch, calls, full }))
     }
+
+    fn renew(&mut self, secrets: &[(String, String)]) -> Result<(), String> {
+        if secrets.is_empty() { Err("nothing new".to_owned()) } else { Ok(()) }
+    }
 }
 
 impl Producer for FakeProducer {
@@ -434,4 +438,54 @@ proptest! {
             .filter(|(_, outcome)| *outcome == "too_large").map(|(id, _)| id).collect();
         prop_assert_eq!(refused, poison);
     }
+}
+
+fn secrets() -> Secrets {
+    Secrets { kafka: vec![("sasl.password".to_owned(), "new".to_owned())], auth_token: None }
+}
+
+#[test]
+fn ka_11_secrets_that_are_read_again_are_used_by_the_next_producer() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.delivered(0);
+    bench.settle();
+    bench.calls();
+    // Nothing is out: nothing has to come back.
+    bench.sink.renew(&secrets());
+    assert_eq!(bench.calls(), []);
+    bench.publish(1);
+    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 1)]);
+}
+
+#[test]
+fn ka_11_what_is_out_when_secrets_are_read_again_goes_again_in_order() {
+    let mut bench = bench();
+    bench.publish(3);
+    bench.calls();
+    bench.sink.renew(&secrets());
+    assert_eq!(bench.calls(), [Call::Purge(0)]);
+    // The first had arrived, the others come back.
+    bench.delivered(0);
+    bench.failed(0, 1, transient());
+    bench.failed(0, 2, transient());
+    bench.settle();
+    assert_eq!(
+        bench.calls(),
+        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 1), Call::Send(Flow, 1, 2)]
+    );
+    bench.delivered(1);
+    bench.delivered(2);
+    bench.settle();
+    assert_eq!(bench.settled(), [(0, "delivered"), (1, "delivered"), (2, "delivered")]);
+}
+
+#[test]
+fn ka_11_what_librdkafka_does_not_accept_changes_nothing() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.calls();
+    bench.sink.renew(&Secrets::default());
+    bench.publish(1);
+    assert_eq!(bench.calls(), [Call::Send(Flow, 0, 1)]);
 }

@@ -1,5 +1,6 @@
 //! A real one-node Kafka, started by the script that the demo uses too.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -22,8 +23,11 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/dev/kafka.sh")
 }
 
-fn run(arguments: &[&str], auto_create: bool) -> String {
-    let output = Command::new(script())
+/// `wrapper` is what the script is to run under, such as `nsenter -n`.
+fn run_under(wrapper: &[String], arguments: &[&str], auto_create: bool) -> String {
+    let mut words = wrapper.iter().map(OsString::from).chain([script().into_os_string()]);
+    let output = Command::new(words.next().expect("the script"))
+        .args(words)
         .args(arguments)
         .env("KAFKA_AUTO_CREATE", auto_create.to_string())
         .stdin(Stdio::null())
@@ -35,22 +39,28 @@ fn run(arguments: &[&str], auto_create: bool) -> String {
     text
 }
 
+fn run(arguments: &[&str], auto_create: bool) -> String {
+    run_under(&[], arguments, auto_create)
+}
+
 impl Broker {
     /// A new broker that creates topics when they are first used.
     pub fn start() -> Self {
-        Self::new(true)
+        Self::new(&[], true)
     }
 
     /// A new broker that creates topics only when told.
     pub fn without_auto_create() -> Self {
-        Self::new(false)
+        Self::new(&[], false)
     }
 
-    fn new(auto_create: bool) -> Self {
+    /// A new broker that is started through `wrapper`: words such as `nsenter -n`, which lead to
+    /// another network.
+    pub fn new(wrapper: &[String], auto_create: bool) -> Self {
         let scratch = tempfile::Builder::new().prefix("bridge-kafka-").tempdir().expect("scratch");
         let directory = scratch.path().join("kafka");
         stop_with_this_process(scratch.path(), &directory);
-        let bootstrap = run(&["start", &directory.to_string_lossy()], auto_create);
+        let bootstrap = run_under(wrapper, &["start", &directory.to_string_lossy()], auto_create);
         Self { directory, bootstrap, _scratch: scratch }
     }
 
@@ -58,6 +68,31 @@ impl Broker {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(Self::start)
+    }
+
+    /// Has it listen at a second door, too, of a protocol such as `SASL_PLAINTEXT`, with these settings.
+    /// Gives the address.
+    pub fn with_door(&self, protocol: &str, settings: &[&str]) -> String {
+        self.stop();
+        let path = self.directory.join("server.properties");
+        let mut text = std::fs::read_to_string(&path).expect("its settings");
+        let address = format!("127.0.0.1:{}", super::free_port());
+        let more = |key: &str| {
+            let line = text.lines().find(|line| line.starts_with(key)).expect("the setting");
+            format!("{line},{protocol}://{address}")
+        };
+        let protocols = format!(
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,{protocol}:{protocol}"
+        );
+        let lines = [more("listeners="), more("advertised.listeners="), protocols];
+        // The last of two lines with the same key counts.
+        for line in lines.iter().map(String::as_str).chain(settings.iter().copied()) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        std::fs::write(&path, text).expect("its settings");
+        self.start_again();
+        address
     }
 
     /// Stops it; what it holds stays.

@@ -196,7 +196,8 @@ impl Standard {
         Self::start(command, &["--url", &url, "--flavour", flavour, "--transports", transports])
     }
 
-    fn start(mut command: Command, arguments: &[&str]) -> Self {
+    /// Whatever prints what it gets in the same way.
+    pub fn start(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
             .args(arguments)
             .stdin(Stdio::null())

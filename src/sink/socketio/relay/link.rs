@@ -45,6 +45,9 @@ pub(super) trait Link: Send {
 
     /// Gives the connection up.
     fn close(&mut self);
+
+    /// Connections from now on show this to the app.
+    fn renew(&mut self, token: &str);
 }
 
 /// What is told of a connection, on its thread.
@@ -134,6 +137,13 @@ impl Link for SocketIo {
     fn close(&mut self) {
         if let Some(notes) = self.notes.take() {
             let _ = notes.send(Note::End);
+        }
+    }
+
+    fn renew(&mut self, token: &str) {
+        if self.settings.auth_token.is_some() {
+            let auth_token = Some(token.to_owned());
+            self.settings = Arc::new(Settings { auth_token, ..Settings::clone(&self.settings) });
         }
     }
 }

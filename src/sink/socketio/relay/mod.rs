@@ -32,7 +32,7 @@ use crate::domain::acks::RecordId;
 use crate::domain::delivery::{Backoff, Outcome};
 use crate::domain::envelope::{Reason, Rejection};
 use crate::platform::clock::Clock;
-use crate::sink::{Health, Message, Sink};
+use crate::sink::{Health, Message, Secrets, Sink};
 
 /// The waiting times between two connections.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
@@ -365,6 +365,18 @@ impl Sink for RelaySink {
             Phase::Connecting | Phase::Joined { .. } => None,
         };
         [phase, self.watch.tell_at()].into_iter().flatten().min()
+    }
+
+    /// The present connection goes on: whom the app let in, it let in. One that it refused is made
+    /// anew at once.
+    fn renew(&mut self, secrets: &Secrets) {
+        let Some(token) = &secrets.auth_token else { return };
+        self.link.renew(token);
+        if let Phase::Resting { until } = self.phase {
+            let apart = self.began.map_or(until, |began| began + APART);
+            self.phase = Phase::Resting { until: until.min(apart) };
+            self.backoff.reset();
+        }
     }
 
     fn health(&self) -> Health {

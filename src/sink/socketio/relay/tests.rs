@@ -33,6 +33,7 @@ enum Call {
     Connect(u64),
     Send { numbers: Vec<u64> },
     Close,
+    Renew(String),
 }
 
 #[derive(Default)]
@@ -59,6 +60,10 @@ impl Link for FakeLink {
 
     fn close(&mut self) {
         self.0.lock().unwrap().calls.push(Call::Close);
+    }
+
+    fn renew(&mut self, token: &str) {
+        self.0.lock().unwrap().calls.push(Call::Renew(token.to_owned()));
     }
 }
 
@@ -520,4 +525,18 @@ fn what_comes_after_the_app_is_back_is_live_although_nothing_else_was_read() {
     bench.publish(messages(3..4));
     bench.sink.settle(&mut outcomes);
     assert!(matches!(outcomes[..], [(_, Outcome::LeftOut), (_, Outcome::LeftOut)]), "{outcomes:?}");
+}
+
+#[test]
+fn si_07_a_token_that_is_read_again_is_shown_at_once() {
+    let mut bench = Bench::new(10, None);
+    bench.publish(messages(0..1));
+    bench.connects();
+    bench.say(Said::Refused("no such token".to_owned()));
+    bench.calls();
+    bench.sink.renew(&Secrets { auth_token: Some("new".to_owned()), ..Secrets::default() });
+    assert_eq!(bench.calls(), [Call::Renew("new".to_owned())]);
+    assert!(bench.connects() <= APART, "it does not wait as after a refusal");
+    bench.say(Said::Joined { max_payload: None });
+    assert_eq!(bench.acknowledge(), delivered(0..1));
 }

@@ -45,7 +45,7 @@ pub(super) struct Gate {
     /// The name that a request is for has to be one of this machine's own.
     own_names_only: bool,
     /// Of the token; compared by its hash, so that time tells nothing about it.
-    token: Option<Sha256>,
+    token: Mutex<Option<Sha256>>,
     session_check: Option<SessionCheck>,
 }
 
@@ -88,9 +88,22 @@ impl Gate {
             own_names_only: settings.listen.ip().is_loopback()
                 && settings.auth_token.is_none()
                 && settings.auth_url.is_none(),
-            token: settings.auth_token.as_ref().map(|token| Sha256::of(token.as_bytes())),
+            token: Mutex::new(hash(settings.auth_token.as_deref())),
             session_check: SessionCheck::of(settings)?,
         })
+    }
+
+    /// Another token lets clients in from now on. Who is in stays.
+    pub(super) fn renew(&self, token: Option<&str>) {
+        let mut known = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without one, everybody might be let in, which was decided with the other settings.
+        if known.is_some() && token.is_some() {
+            *known = hash(token);
+        }
+    }
+
+    fn token(&self) -> Option<Sha256> {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the name that a request is for may be answered to. Where nobody has to show anything,
@@ -136,11 +149,12 @@ impl Gate {
     /// # Errors
     /// Why not.
     pub(super) async fn client(&self, auth: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-        if self.token.is_none() && self.session_check.is_none() {
+        let token = self.token();
+        if token.is_none() && self.session_check.is_none() {
             return Ok(());
         }
-        if let Some(token) = &self.token
-            && packet::token(auth).is_some_and(|sent| Sha256::of(sent.as_bytes()) == *token)
+        if let Some(token) = token
+            && packet::token(auth).is_some_and(|sent| Sha256::of(sent.as_bytes()) == token)
         {
             return Ok(());
         }
@@ -151,6 +165,10 @@ impl Gate {
             _ => Err(REFUSED),
         }
     }
+}
+
+fn hash(token: Option<&str>) -> Option<Sha256> {
+    token.map(|token| Sha256::of(token.as_bytes()))
 }
 
 /// `localhost` or an address, with or without a port.
@@ -297,6 +315,25 @@ mod tests {
     fn a_socket_file_and_its_page() {
         assert_eq!(socket_and_page("unix:/run/a.sock:/b:/c"), Some(("/run/a.sock", "/b:/c")));
         assert_eq!(socket_and_page("http://a:/b"), None);
+    }
+
+    #[test]
+    fn another_token_replaces_one_and_never_makes_or_drops_the_need_for_one() {
+        let gate = |token| Gate {
+            origins: Origins::Also(Vec::new()),
+            own_names_only: false,
+            token: Mutex::new(hash(token)),
+            session_check: None,
+        };
+        for (before, read, after) in [
+            (Some("a"), Some("b"), Some("b")),
+            (Some("a"), None, Some("a")),
+            (None, Some("b"), None),
+        ] {
+            let gate = gate(before);
+            gate.renew(read);
+            assert_eq!(gate.token(), hash(after), "{before:?} {read:?}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::domain::acks::RecordId;
 use crate::domain::delivery::Outcome;
 use crate::platform::clock::Clock;
 use crate::sink::socketio::THREADS;
-use crate::sink::{Health, Message, Sink, State};
+use crate::sink::{Health, Message, Secrets, Sink, State};
 
 /// How long the connections may take for their farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -85,6 +85,7 @@ pub struct ServerSink {
     clock: Arc<dyn Clock>,
     clients: Arc<Clients>,
     listener: Arc<Listener>,
+    gate: Arc<Gate>,
     /// None once it was shut down.
     runtime: Option<Runtime>,
     /// Events that no buffer has, in file order.
@@ -132,6 +133,7 @@ impl ServerSink {
         ));
         let gate = Gate::new(&settings)?;
         let sessions = Arc::new(Sessions::new(Arc::clone(&clients), gate));
+        let gate = sessions.gate();
         let listener = Arc::new(Listener::new(&settings, sessions, bell));
         runtime.spawn(Arc::clone(&listener).run());
         Ok(Self {
@@ -139,6 +141,7 @@ impl ServerSink {
             clock,
             clients,
             listener,
+            gate,
             runtime: Some(runtime),
             queue: VecDeque::new(),
             settled: Vec::new(),
@@ -296,6 +299,10 @@ impl Sink for ServerSink {
         self.draining = true;
         self.give_up(usize::MAX);
         self.clients.is_drained()
+    }
+
+    fn renew(&mut self, secrets: &Secrets) {
+        self.gate.renew(secrets.auth_token.as_deref());
     }
 
     fn health(&self) -> Health {
