@@ -38,7 +38,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("base64", &["src/sink/rejects.rs"]),
     ("bytes", &["src/domain/framing.rs", "src/sink/socketio/", "src/telemetry/http/"]),
     ("clap", &["src/cli/args.rs", "src/cli/completions.rs", "src/cli/man.rs", "src/cli/mod.rs"]),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("http_body_util", &["src/sink/socketio/server/", "src/telemetry/http/"]),
     ("hyper", &["src/sink/socketio/server/", "src/telemetry/http/"]),
     ("hyper_util", &["src/sink/socketio/server/", "src/telemetry/http/"]),
+    ("linemux", &["src/cli/tap.rs"]),
     ("notify", &["src/source/watch.rs"]),
     ("rdkafka", &["src/sink/kafka/"]),
     ("reqwest", &["src/sink/socketio/relay/handshake.rs", "src/sink/socketio/server/gate.rs"]),
@@ -59,7 +60,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("signal_hook", &["src/service/signals.rs"]),
     ("simdutf8", &["src/domain/envelope/mod.rs"]),
     ("systemd", &["src/service/readiness.rs"]),
-    ("tokio", &["src/sink/socketio/", "src/telemetry/http/"]),
+    ("tokio", &["src/cli/tap.rs", "src/sink/socketio/", "src/telemetry/http/"]),
     ("tracing_subscriber", &["src/telemetry/log.rs"]),
 ];
 

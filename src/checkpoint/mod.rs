@@ -35,6 +35,9 @@ pub struct Checkpoint {
     /// When the ledger began: milliseconds since 1970.
     #[serde(default)]
     pub ledger_since_ms: Option<i64>,
+    /// Rejected lines that were sent again and delivered since then.
+    #[serde(default)]
+    pub requeued_lines: u64,
 }
 
 /// One unfinished life of the input.
@@ -143,6 +146,8 @@ pub trait Committer: Send {
     fn note(&mut self, checkpoint: Checkpoint);
     /// Makes rejected lines durable, in the order given.
     fn reject(&mut self, line: writer::RejectedLine);
+    /// Notes durably what became of lines that were sent again.
+    fn requeued(&mut self, done: writer::Requeued);
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub const PREVIOUS: &str = "checkpoint.prev.json";
 pub const NOTES: [&str; 2] = ["checkpoint.note.0", "checkpoint.note.1"];
 const TEMPORARY: &str = "checkpoint.tmp";
 const PREVIOUS_TEMPORARY: &str = "checkpoint.prev.tmp";
-const LOCK: &str = "lock";
+/// Held by the process that works with the directory.
+pub const LOCK: &str = "lock";
 
 /// Larger than any checkpoint can become: 64 generations, 16 switches, some thousand lost ranges.
 const SIZE_LIMIT: u64 = 16 << 20;

@@ -6,6 +6,7 @@
 //! it is the [`Scribe`]'s, which knows of no thread and no time, so that it can be driven step by step.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,15 @@ pub struct RejectedLine {
     pub text: Vec<u8>,
 }
 
+/// What became of lines that were sent again, encoded for their list.
+#[derive(Debug)]
+pub struct Requeued {
+    /// Lines of the list.
+    pub outcomes: Vec<u8>,
+    /// The request that is done with these, to be removed.
+    pub request: Option<PathBuf>,
+}
+
 /// What became of work handed to the state writer.
 #[derive(Debug)]
 pub enum StateEvent {
@@ -35,6 +45,10 @@ pub enum StateEvent {
     CommitFailed(io::Error),
     /// These rejected lines are durable.
     RejectsDurable(Vec<RecordId>),
+    /// What became of lines that were sent again is durable.
+    RequeueNoted,
+    /// It could not be made durable; it is tried again until it is.
+    RequeueFailed(io::Error),
     /// Rejected lines could not be made durable; it is tried again until they are.
     RejectsFailed(io::Error),
 }
@@ -45,18 +59,23 @@ pub type AppendRejects = Box<dyn FnMut(&[RejectedLine]) -> io::Result<()> + Send
 /// What is done once a checkpoint is durable.
 pub type AfterCommit = Box<dyn FnMut(&Checkpoint) + Send>;
 
+/// Notes durably what became of lines that were sent again.
+pub type NoteRequeued = Box<dyn FnMut(&Requeued) -> io::Result<()> + Send>;
+
 /// What waits to be written. Only the newest checkpoint and the newest note count.
 #[derive(Default)]
 pub struct Work {
     commit: Option<Checkpoint>,
     note: Option<Checkpoint>,
     rejects: Vec<RejectedLine>,
+    requeued: Vec<Requeued>,
 }
 
 impl Work {
     /// Whether there is nothing.
     pub fn is_idle(&self) -> bool {
-        self.commit.is_none() && self.note.is_none() && self.rejects.is_empty()
+        let no_position = self.commit.is_none() && self.note.is_none();
+        no_position && self.rejects.is_empty() && self.requeued.is_empty()
     }
 }
 
@@ -72,6 +91,10 @@ impl Committer for Work {
     fn reject(&mut self, line: RejectedLine) {
         self.rejects.push(line);
     }
+
+    fn requeued(&mut self, requeued: Requeued) {
+        self.requeued.push(requeued);
+    }
 }
 
 /// Does the work, and knows what of it is left over from failures.
@@ -81,6 +104,8 @@ pub struct Scribe {
     notes: [Option<Box<dyn StateFile>>; 2],
     next_note: usize,
     append_rejects: AppendRejects,
+    note_requeued: NoteRequeued,
+    unnoted: Vec<Requeued>,
     committed: Option<AfterCommit>,
     /// Lines that could not be made durable yet. Nothing steps over them.
     unwritten: Vec<RejectedLine>,
@@ -88,10 +113,23 @@ pub struct Scribe {
 
 impl Scribe {
     /// One for the directory that `lock` locks.
-    pub fn new(store: Store, lock: Lock, append_rejects: AppendRejects) -> Self {
-        let notes = [None, None];
-        let unwritten = Vec::new();
-        Self { store, lock, notes, next_note: 0, append_rejects, committed: None, unwritten }
+    pub fn new(
+        store: Store,
+        lock: Lock,
+        append_rejects: AppendRejects,
+        note_requeued: NoteRequeued,
+    ) -> Self {
+        Self {
+            store,
+            lock,
+            notes: [None, None],
+            next_note: 0,
+            append_rejects,
+            note_requeued,
+            unnoted: Vec::new(),
+            committed: None,
+            unwritten: Vec::new(),
+        }
     }
 
     /// Calls this after each checkpoint that is durable.
@@ -107,6 +145,8 @@ impl Scribe {
         if !self.unwritten.is_empty() {
             report(self.write_rejects());
         }
+        self.unnoted.extend(work.requeued);
+        self.note_requeued(report);
         if let Some(checkpoint) = &work.note {
             self.write_note(checkpoint);
         }
@@ -123,7 +163,17 @@ impl Scribe {
 
     /// Whether lines are left over that could not be made durable.
     pub fn is_behind(&self) -> bool {
-        !self.unwritten.is_empty()
+        !self.unwritten.is_empty() || !self.unnoted.is_empty()
+    }
+
+    fn note_requeued(&mut self, report: &mut dyn FnMut(StateEvent)) {
+        while let Some(requeued) = self.unnoted.first() {
+            if let Err(error) = (self.note_requeued)(requeued) {
+                return report(StateEvent::RequeueFailed(error));
+            }
+            self.unnoted.remove(0);
+            report(StateEvent::RequeueNoted);
+        }
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
@@ -229,6 +279,10 @@ impl Committer for StateWriter {
 
     fn reject(&mut self, line: RejectedLine) {
         self.hand_over(|tray| tray.work.reject(line));
+    }
+
+    fn requeued(&mut self, requeued: Requeued) {
+        self.hand_over(|tray| tray.work.requeued(requeued));
     }
 }
 

@@ -48,9 +48,13 @@ pub(super) enum Command {
     Schema,
     /// Ask the running daemon how it is and how far behind
     Status(Status),
+    /// Append a line of its own to the input, and report each hop with its time
+    Probe(Probe),
+    /// Follow the events, or the rejects, on a terminal; best effort
+    Tap(Tap),
     /// Show or move the committed position
     Checkpoint(Checkpoint),
-    /// Look at the lines that were refused
+    /// Look at the lines that were refused, and send them again
     Rejects(Rejects),
     /// Print what completes commands and options in a shell
     Completions {
@@ -111,6 +115,32 @@ pub(super) struct Status {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Probe {
+    /// Send the line to the sink too; else the daemon filters it
+    #[arg(long)]
+    pub through: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Tap {
+    /// Follow what is refused instead
+    #[arg(long)]
+    pub rejects: bool,
+
+    /// Only events of this type
+    #[arg(long = "type", value_name = "T")]
+    pub event_type: Option<String>,
+
+    /// Only events of this user
+    #[arg(long, value_name = "U")]
+    pub user: Option<String>,
+
+    /// Show passwords, tokens and the like in data as they are
+    #[arg(long)]
+    pub unmasked: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Rejects {
     #[command(subcommand)]
     pub command: RejectsCommand,
@@ -126,6 +156,16 @@ pub(super) enum RejectsCommand {
         /// Also those that were delivered since
         #[arg(long)]
         all: bool,
+    },
+    /// Send refused lines again, through validation to the sink; the running daemon does it, or the next one
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["all", "ids"]))]
+    Requeue {
+        /// All that were not delivered since
+        #[arg(long)]
+        all: bool,
+        /// Event ids, as `rejects list` prints them
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
     },
 }
 

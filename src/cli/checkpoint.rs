@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::args::{Arguments, Checkpoint as Options, CheckpointCommand};
 use super::{Exit, complain, complain_config, load, note, print, state_exit};
-use crate::checkpoint::store::{StateError, Store};
+use crate::checkpoint::store::{LOCK, StateError, Store};
 use crate::checkpoint::{Checkpoint, GenerationState};
 use crate::config::{Purpose, Settings, Sources};
 use crate::domain::ledger::Ledger;
 use crate::pipeline::state_at;
+use crate::platform::access::give_to_owner_of;
 use crate::platform::clock::{Clock as _, SystemClock, format_utc};
 use crate::platform::fs::RealFs;
 
@@ -220,8 +221,13 @@ fn commit(
         lost: Vec::new(),
         mode_switches: before.mode_switches.clone(),
         ledger_since_ms: Some(now_ms),
+        requeued_lines: 0,
     };
-    store
-        .commit_to_both(&checkpoint)
-        .map_err(|error| (format!("{}: {error}", store.directory().display()), Exit::Io))
+    let directory = store.directory();
+    let written = store.commit_to_both(&checkpoint).and_then(|()| {
+        // Root sets, the service's user reads.
+        let files = store.copies().into_iter().chain([LOCK]);
+        files.map(|name| directory.join(name)).try_for_each(|it| give_to_owner_of(directory, &it))
+    });
+    written.map_err(|error| (format!("{}: {error}", directory.display()), Exit::Io))
 }

@@ -8,6 +8,7 @@ mod connect;
 mod follow;
 mod http;
 mod man;
+mod probe;
 mod readiness;
 mod rejects;
 mod reload;
@@ -15,6 +16,7 @@ mod run;
 mod schema;
 mod sinks;
 mod status;
+mod tap;
 mod validate;
 mod writer;
 
@@ -72,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::schema(),
         Command::Status(status) => status::status(&arguments, status),
         Command::Rejects(rejects) => rejects::rejects(&arguments, rejects),
+        Command::Probe(options) => probe::probe(&arguments, options),
+        Command::Tap(options) => tap::tap(&arguments, options),
         Command::Checkpoint(checkpoint) => checkpoint::checkpoint(&arguments, checkpoint),
         Command::Completions { shell } => completions::completions(*shell),
         Command::Man { dir } => man::man(dir.as_deref()),

@@ -15,7 +15,7 @@ use super::sinks::{self, SinkError};
 use super::{Exit, complain, complain_config, http, load, readiness, state_exit};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::store::{Lock, StateError, Store};
-use crate::checkpoint::writer::{RejectedLine, Scribe, StateWriter};
+use crate::checkpoint::writer::{RejectedLine, Requeued, Scribe, StateWriter};
 use crate::config;
 use crate::config::{Loaded, LogFormat, LogLevel, Mode, Purpose, Settings, Severity};
 use crate::domain::acks::Limits;
@@ -24,6 +24,7 @@ use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, RealFs};
 use crate::service::{self, signals};
 use crate::sink::rejects::RejectsFile;
+use crate::sink::requeue::DoneList;
 use crate::sink::socketio::THREADS;
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry;
@@ -152,9 +153,12 @@ fn state_writer(
         move |lines: &[RejectedLine]| rejects.append(lines.iter().map(|line| line.text.as_slice()));
     let results = mailbox.clone();
     let report = move |event| results.post(Event::State(event));
+    let requests = DoneList::new(Arc::clone(fs), &settings.state_dir);
+    let note = move |it: &Requeued| requests.note(&it.outcomes, it.request.as_deref());
     let state_dir = http::absolute_state_dir(settings);
     let committed = move |checkpoint: &Checkpoint| follow::drop_settled(&state_dir, checkpoint);
-    let scribe = Scribe::new(store, lock, Box::new(append)).then(Box::new(committed));
+    let scribe =
+        Scribe::new(store, lock, Box::new(append), Box::new(note)).then(Box::new(committed));
     StateWriter::start(scribe, Box::new(report))
 }
 

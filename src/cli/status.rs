@@ -57,6 +57,21 @@ pub(super) fn status(arguments: &Arguments, options: &Status) -> Exit {
     complain(&format!("no daemon answers; tried {}", tried.join(", ")), Exit::Unavailable)
 }
 
+/// The daemon that is meant, if it answers: its socket, and how it is.
+pub(super) fn answering(
+    arguments: &Arguments,
+    settings: Option<&Settings>,
+) -> Option<(PathBuf, Value)> {
+    let known = known_state_dir(arguments, settings);
+    sockets(arguments, settings).into_iter().find_map(|socket| {
+        let (_, body) = client::request(&socket, "/status.json", PATIENCE).ok()?;
+        let answer: Value = serde_json::from_str(&body).ok()?;
+        let is_meant =
+            known.is_none() || answer["state_dir"].as_str().map(Path::new) == known.as_deref();
+        is_meant.then_some((socket, answer))
+    })
+}
+
 fn wait(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
 }
@@ -146,6 +161,8 @@ fn to_text(status: &Value) -> String {
     }
     rows.push(format!("{:<10}{:>18} {:>16} bytes", "lost", "", bytes["lost"].to_string()));
     rows.extend(rejects(&status["rejects"]));
+    rows.extend(requeued(&status["ledger"]["requeued"]));
+    rows.extend(input["alarm"].as_str().map(|alarm| format!("ALARM       {alarm}")));
     rows.join("\n")
 }
 
@@ -174,6 +191,14 @@ fn rejects(rejects: &Value) -> Option<String> {
     (!reasons.is_empty()).then(|| format!("rejects     {} (since the start)", reasons.join(", ")))
 }
 
+/// Rejects that were sent again, if any were.
+fn requeued(requeued: &Value) -> Option<String> {
+    let (lines, outstanding) = (requeued["lines"].as_u64()?, requeued["outstanding"].as_u64()?);
+    let told =
+        format!("sent again  {lines} rejects were delivered, {outstanding} are on their way");
+    (lines + outstanding > 0).then_some(told)
+}
+
 /// What the app's side says.
 fn writer(events: &Path) -> String {
     Writer::of(events).map_or_else(|| SILENCE.to_owned(), |writer| writer.to_string())
@@ -196,7 +221,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// The reason in something's status, and since when it holds.
-fn why(of: &Value) -> String {
+pub(super) fn why(of: &Value) -> String {
     match (text(&of["reason"]), text(&of["since"])) {
         ("", _) => String::new(),
         (reason, "") => format!(": {reason}"),

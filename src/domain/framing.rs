@@ -94,6 +94,12 @@ impl Place {
 }
 
 impl Place {
+    /// One with nothing before it, for a line that is in no file.
+    pub fn nowhere() -> Self {
+        let chunk = Chunk { before: Vec::new(), data: Bytes::new(), start: 0 };
+        Self { chunk: Arc::new(chunk), end: 0 }
+    }
+
     /// The same place, keeping nothing in memory but the bytes before it.
     #[must_use]
     pub fn detached(&self) -> Self {

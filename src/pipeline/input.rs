@@ -78,6 +78,7 @@ impl Pipeline {
     /// Reads what there is and what there is room for.
     pub(super) fn read(&mut self) -> Progress {
         self.look_if_due();
+        self.send_requeued();
         if !self.input.unread {
             return Progress::NothingToRead;
         }
@@ -196,10 +197,9 @@ impl Pipeline {
             && lane.is_settled_to_line();
         // Where others wait for its place, what is settled goes before its time, the oldest first.
         let early = lane.is_settled() && others_wait;
-        // Nobody writes to a segment that the journal has ended, nor to a file that a pipe replaced.
+        // Nobody writes to a segment that the journal has ended.
         let over = lane.is_kept
-            || self.settings.pipe.is_some()
-            || (self.leaving && lane.is_settled_to_line());
+            || (self.settings.pipe.is_some() && self.settings.is_segment(lane.file.path()));
         if quiet || early || over || makes(Mutant::OldFileClosed) {
             self.rotations.waiting = self.rotations.waiting.saturating_sub(1);
             self.input.hinted |= early;

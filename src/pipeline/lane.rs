@@ -8,7 +8,7 @@ use crate::domain::envelope::Reason;
 use crate::domain::framing::{Frame, LineBytes, Place};
 use crate::domain::identity::Fingerprint;
 use crate::domain::ledger::{Amount, Class, Ledger};
-use crate::domain::position::Sha256;
+use crate::domain::position::{Generation, Sha256};
 use crate::source::file::{Cut, FollowedFile};
 
 /// A generation that is being read, or that was read and is not settled.
@@ -103,6 +103,8 @@ pub(super) struct Tracked {
 pub(super) struct SentLine {
     /// Its bytes.
     pub bytes: LineBytes,
+    /// The life of the file that it is from.
+    pub generation: Generation,
     /// Where its content begins.
     pub offset: u64,
     /// The event's own time, milliseconds since 1970.

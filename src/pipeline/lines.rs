@@ -73,7 +73,7 @@ impl Pipeline {
                     }
                     let (bytes, event_ms) = (line.clone(), envelope.event_time_ms);
                     let seen_us = self.turn_us;
-                    tracked.line = Some(SentLine { bytes, offset, event_ms, seen_us });
+                    tracked.line = Some(SentLine { bytes, generation, offset, event_ms, seen_us });
                     self.counted_buffer = Some((tracked.lane, line.buffer().0));
                     let record = self.tracker.track(tracked, in_memory);
                     self.edges.sink.publish(record, message);
@@ -123,15 +123,13 @@ impl Pipeline {
     pub(super) fn reject_sent(&mut self, record: RecordId, rejection: &Rejection) {
         let Some(tracked) = self.tracker.get(record) else { return };
         let Some(line) = tracked.line.clone() else { return };
-        let key = tracked.lane;
-        let lane = self.lanes.iter().find(|lane| lane.key == key);
-        let generation = lane.and_then(|lane| lane.file.generation()).unwrap_or(Generation(0));
+        let generation = line.generation;
         let line = RejectedBytes::whole(line.bytes, line.offset);
         self.reject(record, generation, &line, rejection);
     }
 
     /// Hands a rejected line to the state writer; it is settled once it is durable.
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         record: RecordId,
         generation: Generation,

@@ -17,12 +17,13 @@ mod owner;
 mod pending;
 mod position;
 mod report;
+mod requeue;
 mod start;
 mod unopened;
 mod waiting;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ use self::lane::{Lane, Tracked};
 use self::missed::Rotations;
 use self::position::PositionKeeper;
 use self::report::Reporter;
+use self::requeue::{REQUEUED, Requeue};
 use crate::checkpoint::writer::StateEvent;
 use crate::checkpoint::{Committer, GenerationState, Lost, LostReason};
 use crate::domain::acks::{AckTracker, Limits, RecordId};
@@ -47,7 +49,7 @@ use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::platform::mutants::{Mutant, makes};
 use crate::sink::{Secrets, Sink};
-use crate::source::fifo::PipeState;
+use crate::source::fifo::{PipeState, journal};
 use crate::source::watch::DirectoryWatch;
 use crate::telemetry::snapshot::{CaughtUp, Counted, Latest, Reasons};
 
@@ -94,6 +96,13 @@ pub struct Settings {
     pub sink_name: &'static str,
     /// What passes the filter.
     pub event_types: EventTypes,
+}
+
+impl Settings {
+    /// Whether this is a part of a pipe's journal.
+    fn is_segment(&self, path: &Path) -> bool {
+        path.starts_with(journal::directory_in(&self.state_dir))
+    }
 }
 
 /// The doors to the world.
@@ -172,6 +181,7 @@ pub struct Pipeline {
     /// Rejected lines since the log was last told of them, and when that was.
     rejects_untold: u64,
     rejects_told: Option<Instant>,
+    requeue: Requeue,
     reporter: Reporter,
 }
 
@@ -214,6 +224,7 @@ impl Pipeline {
         if self.stopping
             && (self.left || self.tracker.is_empty())
             && self.position.is_committed()
+            && self.is_requeue_noted()
             && self.edges.sink.drain()
         {
             return Next::Done;
@@ -230,16 +241,14 @@ impl Pipeline {
 
     /// Whether nothing is left to be read of an input that another one replaced, and all is committed.
     fn has_left(&self, progress: Progress) -> bool {
-        // A pipe that comes back may end the line that is open.
-        let in_pipe = self.settings.pipe.is_some();
-        let is_done = |lane: &Lane| lane.is_settled() || (in_pipe && lane.is_settled_to_line());
+        // A line that is open may be ended yet; whatever comes next goes on with it.
         self.leaving
             && !self.stopping
             && matches!(progress, Progress::CaughtUp | Progress::NothingToRead)
             && self.tracker.is_empty()
             && self.is_readable()
             && self.remembered.as_ref().is_none_or(|known| known.offset >= known.size)
-            && self.lanes.iter().all(is_done)
+            && self.lanes.iter().all(Lane::is_settled_to_line)
             && self.position.is_committed()
     }
 
@@ -277,7 +286,12 @@ impl Pipeline {
     /// The one door through which lines leave: counts the line and moves the watermark.
     fn acknowledge(&mut self, record: RecordId, class: Class) {
         let Some(tracked) = self.tracker.get_mut(record) else { return };
-        if tracked.class.replace(class).is_none() {
+        if tracked.lane == REQUEUED {
+            let index = tracked.end;
+            if tracked.class.replace(class).is_none() {
+                self.on_requeued(index, class);
+            }
+        } else if tracked.class.replace(class).is_none() {
             self.ledger.settle(class, tracked.amount, tracked.skipped);
             match (class, &tracked.line, tracked.reason) {
                 (Class::Delivered, Some(line), _) => {
@@ -314,6 +328,8 @@ impl Pipeline {
                 }
             }
             StateEvent::RejectsFailed(error) => self.on_rejects_failed(&error),
+            StateEvent::RequeueNoted => self.on_requeue_noted(),
+            StateEvent::RequeueFailed(error) => self.on_requeue_failed(&error),
             StateEvent::Committed(sequence) => {
                 self.counted.commits += 1;
                 if let Some(pipe) = &self.edges.pipe {

@@ -1,5 +1,7 @@
 //! Lives whose file is not at the input path any more, found again: by inode, by content, in a copy.
 
+use std::path::Path;
+
 use tracing::{debug, info};
 
 use super::Pipeline;
@@ -220,8 +222,8 @@ impl Pipeline {
                 return Ok(Some(file));
             }
         }
-        if self.is_copied_never() {
-            return Ok(None);
+        if let Some(pipe) = &self.settings.pipe {
+            return self.find_beside_pipe(known, pipe);
         }
         // A copy has a life of its own where it is known itself.
         let is_other = |sibling: &Sibling| {
@@ -257,6 +259,23 @@ impl Pipeline {
             file.start_again(max_line);
         }
         Ok(only)
+    }
+
+    /// A file that a pipe took the place of may be under another name now. Its writer may still have it open.
+    fn find_beside_pipe(
+        &self,
+        known: &GenerationState,
+        pipe: &Path,
+    ) -> Result<Option<FollowedFile>, Moved> {
+        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
+        if self.is_open(&known.identity) || self.settings.is_segment(&known.path) {
+            return Ok(None);
+        }
+        let siblings = Siblings::of(fs, pipe).unwrap_or_default();
+        let Some(sibling) = siblings.by_identity(&known.identity) else { return Ok(None) };
+        let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
+        let goes_on = file.resume(&known_of(known), max_line).or(Err(Moved))? == Resume::Continue;
+        Ok(goes_on.then_some(file))
     }
 
     /// Whether the start knew a life of this file.

@@ -19,7 +19,6 @@ use crate::domain::identity::Resume;
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Generation;
 use crate::platform::fs::{Fs, StateFile};
-use crate::source::fifo::journal;
 use crate::source::file::{BLOCK_BYTES, FollowedFile};
 
 /// In the state directory.
@@ -123,8 +122,7 @@ impl Pipeline {
     /// A line that a pipe's last writer did not end is in the journal, which is not followed any more.
     fn open_journaled(&self, known: &GenerationState) -> Option<FollowedFile> {
         let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
-        let directory = journal::directory_in(&self.settings.state_dir);
-        if self.settings.pipe.is_some() || !known.path.starts_with(directory) {
+        if self.settings.pipe.is_some() || !self.settings.is_segment(&known.path) {
             return None;
         }
         let mut file = FollowedFile::open(fs, &known.path, max_line, None).ok().flatten()?;

@@ -251,6 +251,7 @@ impl Pipeline {
             lost: self.lost.clone(),
             mode_switches: self.position.mode_switches.clone(),
             ledger_since_ms: Some(self.position.ledger_since_ms),
+            requeued_lines: self.requeue.delivered,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::platform::clock::format_utc;
 use crate::sink::{Health, State};
 use crate::telemetry::snapshot::{
     CaughtUp, CheckpointStatus, Input, Latest, LedgerStatus, ListenStatus, LostStatus,
-    ModeSwitchStatus, RejectsStatus, SinkStatus, Snapshot,
+    ModeSwitchStatus, RejectsStatus, Requeued, SinkStatus, Snapshot,
 };
 
 /// How often a busy owner makes a snapshot; before it waits, it makes one anyway.
@@ -196,7 +196,14 @@ impl Pipeline {
 
     fn ledger_status(&self) -> LedgerStatus {
         let since = format_utc(self.position.ledger_since_ms);
-        LedgerStatus::new(since, &self.ledger, self.pending(), self.lost_status())
+        {
+            let requeued =
+                Requeued { lines: self.requeue.delivered, outstanding: self.requeue.outstanding() };
+            LedgerStatus {
+                requeued,
+                ..LedgerStatus::new(since, &self.ledger, self.pending(), self.lost_status())
+            }
+        }
     }
 
     fn input_status(&self) -> Input {

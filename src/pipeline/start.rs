@@ -12,6 +12,7 @@ use super::missed::Rotations;
 use super::moved::{TakenUp, known_of};
 use super::position::PositionKeeper;
 use super::report::Reporter;
+use super::requeue::Requeue;
 use super::waiting::InputState;
 use super::{Edges, Pipeline, Settings};
 use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
@@ -93,6 +94,7 @@ impl Pipeline {
             counted_buffer: None,
             rejects_untold: 0,
             rejects_told: None,
+            requeue: Requeue::new(checkpoint.as_ref()),
             reporter: Reporter::new(edges.latest.clone(), settings.state_dir.clone(), now_ms),
             settings,
             edges,
@@ -219,15 +221,11 @@ impl Pipeline {
         let (known, max_line) = (known_of(live), self.settings.max_line_bytes);
         let reason = match file.resume(&known, max_line)? {
             Resume::Continue => return Ok(Found::Same),
-            Resume::Replaced if self.is_beside(&live.identity) => {
+            Resume::Replaced if self.is_copied_never() || self.is_beside(&live.identity) => {
                 return Ok(Found::Another(LostReason::MovedAway));
             }
             // A copy that an editor or a backup put there.
-            Resume::Replaced
-                if !self.is_copied_never() && file.resume_as_copy(&known, max_line)? =>
-            {
-                return Ok(Found::Same);
-            }
+            Resume::Replaced if file.resume_as_copy(&known, max_line)? => return Ok(Found::Same),
             Resume::Replaced => LostReason::MovedAway,
             Resume::Truncated => LostReason::TruncatedUnread,
             Resume::Rewritten => LostReason::Rewritten,

@@ -1,6 +1,7 @@
 //! What this process may do with a path, how much room there is, and how many files it may open.
 
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD};
@@ -21,6 +22,31 @@ pub fn may(path: &Path, wanted: &str) -> io::Result<()> {
     access.set(Access::WRITE_OK, wanted.contains('w'));
     access.set(Access::EXEC_OK, wanted.contains('x'));
     Ok(rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// Opens a pipe for one write, which is whole or not at all; a pipe that nobody reads is an error.
+///
+/// # Errors
+/// The system's.
+pub fn open_without_waiting(pipe: &Path) -> io::Result<std::fs::File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    std::fs::OpenOptions::new().write(true).custom_flags(flags).open(pipe)
+}
+
+/// Makes a file that root made belong to whom the directory belongs to: the daemon, most often, has to read it.
+///
+/// # Errors
+/// The system's; a file that is not there is none.
+pub fn give_to_owner_of(directory: &Path, file: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(directory)?;
+    let there = match std::fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    if user_id() != 0 || (there.uid(), there.gid()) == (owner.uid(), owner.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Bytes that this process could still write to the file system of `path`.

@@ -4,6 +4,7 @@ pub mod finding;
 pub mod kafka;
 pub mod rejects;
 mod reports;
+pub mod requeue;
 pub mod socketio;
 
 use std::fmt;

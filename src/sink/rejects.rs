@@ -71,6 +71,28 @@ pub struct Entry {
     pub line_truncated: bool,
 }
 
+impl Entry {
+    /// The line, or its beginning if only that is kept.
+    pub fn bytes(&self) -> Vec<u8> {
+        let encoded = self.line_base64.as_ref();
+        let decoded =
+            encoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+        decoded.or_else(|| self.line.clone().map(String::into_bytes)).unwrap_or_default()
+    }
+
+    /// Keeps the whole line in the place of its beginning.
+    pub fn complete(&mut self, line: Vec<u8>) {
+        self.line_truncated = false;
+        match String::from_utf8(line) {
+            Ok(line) => (self.line, self.line_base64) = (Some(line), None),
+            Err(error) => {
+                let encoded = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
+                (self.line, self.line_base64) = (None, Some(encoded));
+            }
+        }
+    }
+}
+
 /// The line of the rejects file for a rejected line, LF included.
 ///
 /// # Errors

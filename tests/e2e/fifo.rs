@@ -19,8 +19,8 @@ use crate::support::events::padded_event;
 use crate::support::wait_for;
 
 /// A pipe at the input's path, and who holds it open while no daemon does, as the keeper unit would.
-struct Pipe {
-    path: PathBuf,
+pub struct Pipe {
+    pub path: PathBuf,
     _keeper: File,
 }
 
@@ -31,7 +31,7 @@ impl Pipe {
         Self { path: path.to_owned(), _keeper: keeper }
     }
 
-    fn of(setup: &Setup) -> Self {
+    pub fn of(setup: &Setup) -> Self {
         Self::at(&setup.bridge.input())
     }
 

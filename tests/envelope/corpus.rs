@@ -353,8 +353,18 @@ fn inside_data() -> Vec<Case> {
             ],
         ),
         cases(
+            Outcome::Filtered,
+            [
+                data("bridge_probe", ""),
+                data("bridge_probe", r#""through":1"#),
+                data("bridge_probe", r#""x":{"through":true}"#),
+                br#"{"event_type":"bridge_probe"}"#.to_vec(),
+            ],
+        ),
+        cases(
             Outcome::Valid,
             [
+                data("bridge_probe", r#""through":true"#),
                 data("order_event", ""),
                 data("order_event", r#""action":"""#),
                 data("order_event", r#""action":"\ud800""#),

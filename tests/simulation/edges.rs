@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use openalgo_bridge::checkpoint::writer::{RejectedLine, Work};
+use openalgo_bridge::checkpoint::writer::{RejectedLine, Requeued, Work};
 use openalgo_bridge::checkpoint::{Checkpoint, Committer};
 use openalgo_bridge::domain::acks::RecordId;
 use openalgo_bridge::domain::delivery::Outcome;
@@ -308,5 +308,9 @@ impl Committer for Tray {
     fn reject(&mut self, line: RejectedLine) {
         self.shared.model().on_reject(&line);
         self.work().reject(line);
+    }
+
+    fn requeued(&mut self, requeued: Requeued) {
+        self.work().requeued(requeued);
     }
 }

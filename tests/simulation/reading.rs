@@ -104,7 +104,6 @@ impl Model {
         self.handles.entry(id).and_modify(|handle| handle.life = life);
         let track = self.tracks.entry(uid).or_default();
         track.opens += 1;
-        track.before_start = false;
         track.finished = None;
         // What it knew of an earlier life may be forgotten.
         track.ambiguous |= track.cuts > 0;

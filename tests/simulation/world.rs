@@ -143,7 +143,7 @@ impl World {
         let append = move |lines: &[RejectedLine]| {
             rejects.append(lines.iter().map(|line| line.text.as_slice()))
         };
-        let scribe = Scribe::new(store, lock, Box::new(append));
+        let scribe = Scribe::new(store, lock, Box::new(append), Box::new(|_| Ok(())));
         let tray = Tray { work: Arc::new(Mutex::new(Work::default())), shared: shared.clone() };
         let latest = Latest::default();
         let edges = Edges {
@@ -257,6 +257,7 @@ impl World {
             match report {
                 StateEvent::Committed(sequence) => model.checkpoints.committed = *sequence,
                 StateEvent::CommitFailed(_) => model.counters.commits_failed += 1,
+                StateEvent::RequeueNoted | StateEvent::RequeueFailed(_) => {}
                 StateEvent::RejectsDurable(records) => model.on_rejects_durable(records),
                 StateEvent::RejectsFailed(_) => model.counters.rejects_failed += 1,
             }

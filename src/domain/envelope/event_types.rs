@@ -42,6 +42,10 @@ pub const DEFAULT_IGNORED_EVENT_TYPES: &[&str] = &[
     "whatsapp_status",
 ];
 
+/// The type of the lines that `openalgo-bridge probe` appends. They need no place on a list: they are filtered,
+/// but for those whose `data.through` is there, as `true`.
+pub const PROBE: &str = "bridge_probe";
+
 /// Which event types pass, and which are left out on purpose. A type on both lists passes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EventTypes {
@@ -55,6 +59,7 @@ pub struct EventTypes {
 pub(super) enum Class {
     Allowed,
     Ignored,
+    Probe,
     Unknown,
 }
 
@@ -79,6 +84,8 @@ impl EventTypes {
         let lists = |list: &[String]| list.iter().any(|name| name == event_type);
         if lists(&self.allowed) {
             Class::Allowed
+        } else if event_type == PROBE {
+            Class::Probe
         } else if lists(&self.ignored) {
             Class::Ignored
         } else {
@@ -116,6 +123,9 @@ mod tests {
         check(&types, "only_ignored", Class::Ignored);
         check(&types, "Both", Class::Unknown);
         check(&types, "", Class::Unknown);
+        check(&types, PROBE, Class::Probe);
+        check(&EventTypes::new(vec![PROBE.into()], vec![]), PROBE, Class::Allowed);
+        check(&EventTypes::new(vec![], vec![PROBE.into()]), PROBE, Class::Probe);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Finds the five fields of the envelope in a line, and notes of what type they and three members
+//! Finds the five fields of the envelope in a line, and notes of what type they and four members
 //! of `data` are.
 //!
 //! Names count as they read, not as they are written: `"user\u005fid"` is `user_id`.
@@ -54,16 +54,19 @@ pub(super) enum DataMember {
     Action,
     Request,
     Response,
+    /// Of a probe: it is to go all the way.
+    Through,
 }
 
 impl DataMember {
-    const ALL: [Self; 3] = [Self::Action, Self::Request, Self::Response];
+    const ALL: [Self; 4] = [Self::Action, Self::Request, Self::Response, Self::Through];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Action => "action",
             Self::Request => "request",
             Self::Response => "response",
+            Self::Through => "through",
         }
     }
 
@@ -76,6 +79,7 @@ impl DataMember {
             b"action" => Some(Self::Action),
             b"request" => Some(Self::Request),
             b"response" => Some(Self::Response),
+            b"through" => Some(Self::Through),
             _ => None,
         }
     }

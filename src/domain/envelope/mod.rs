@@ -16,7 +16,7 @@ mod timestamp;
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub use self::event_types::{DEFAULT_EVENT_TYPES, DEFAULT_IGNORED_EVENT_TYPES, EventTypes};
+pub use self::event_types::{DEFAULT_EVENT_TYPES, DEFAULT_IGNORED_EVENT_TYPES, EventTypes, PROBE};
 pub use self::json::DEPTH_LEVELS_MAX;
 pub use self::reason::{Reason, Rejection, UnknownReason};
 pub use self::schema::json_schema;
@@ -108,7 +108,9 @@ fn judge<'a>(line: &'a str, fields: &Fields, types: &EventTypes) -> Result<Verdi
     }
     let event_type = string(line, fields, Field::EventType);
     let class = event_type.as_deref().map(|name| types.class(name));
-    if class == Some(Class::Ignored) {
+    let goes_through = fields.member(DataMember::Through) == Some(Kind::Literal);
+    let is_probe = class == Some(Class::Probe);
+    if class == Some(Class::Ignored) || (is_probe && !goes_through) {
         return Ok(Verdict::Filtered);
     }
     if let Some(field) = Field::ALL.into_iter().find(|&field| fields.get(field).kind.is_none()) {
@@ -131,7 +133,7 @@ fn judge<'a>(line: &'a str, fields: &Fields, types: &EventTypes) -> Result<Verdi
             return Err(Rejection::new(Reason::EmptyField, detail));
         }
     }
-    if class != Some(Class::Allowed) {
+    if class != Some(Class::Allowed) && !is_probe {
         let detail = "`event_type` is on neither the allow-list nor the ignore list";
         return Err(Rejection::new(Reason::UnknownEventType, detail));
     }

@@ -5,6 +5,7 @@
 //! which escapes it used. And it knows no filtered lines: those are invalid to it.
 
 use super::EventTypes;
+use super::event_types::PROBE;
 
 /// Months with the days they have, February up to 28; then the leap day, in years that have it:
 /// those that 4 divides and 100 does not, and those that 400 divides.
@@ -15,6 +16,24 @@ const CALENDAR: &str = "^([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])\
 
 /// The form of a timestamp, word for word as the contract has it.
 const FORM: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
+
+/// Of the lines that `openalgo-bridge probe` appends, only those are no filtered ones that go all the way.
+const PROBE_RULE: &str = r#",
+    {
+      "description": "A line of openalgo-bridge's own, appended by `openalgo-bridge probe --through`.",
+      "if": {
+        "required": ["event_type"],
+        "properties": { "event_type": { "const": "bridge_probe" } }
+      },
+      "then": {
+        "properties": {
+          "data": {
+            "required": ["through"],
+            "properties": { "through": { "type": ["boolean", "null"] } }
+          }
+        }
+      }
+    }"#;
 
 /// Written out and not built from values, so that it reads in the order in which a person wants it.
 const TEMPLATE: &str = r#"{
@@ -83,7 +102,7 @@ const TEMPLATE: &str = r#"{
           }
         }
       }
-    }
+    }@PROBE@
   ],
   "examples": [
     {
@@ -100,8 +119,14 @@ const TEMPLATE: &str = r#"{
 /// The JSON Schema (draft 2020-12) of the envelope for this allow-list, as text that ends with a
 /// line end.
 pub fn json_schema(types: &EventTypes) -> String {
-    let allowed = serde_json::Value::from(types.allowed()).to_string();
+    let mut names = types.allowed().to_vec();
+    let is_listed = names.iter().any(|name| name == PROBE);
+    if !is_listed {
+        names.push(PROBE.to_owned());
+    }
+    let allowed = serde_json::Value::from(names).to_string();
     TEMPLATE
+        .replace("@PROBE@", if is_listed { "" } else { PROBE_RULE })
         .replace("@FORM@", FORM)
         .replace("@CALENDAR@", CALENDAR)
         .replace("@EVENT_TYPES@", &allowed)
@@ -119,7 +144,7 @@ mod tests {
         let schema: Value = serde_json::from_str(&json_schema(&types)).unwrap();
         assert_eq!(
             schema["properties"]["event_type"]["enum"],
-            serde_json::json!(["a\"b", "@FORM@"])
+            serde_json::json!(["a\"b", "@FORM@", "bridge_probe"])
         );
         let patterns = &schema["properties"]["timestamp"]["allOf"];
         assert_eq!(

@@ -83,7 +83,7 @@ impl Bridge {
         super::events::Appender::open(&self.input())
     }
 
-    fn command(&self, limit: &[&str], arguments: &[&str]) -> Command {
+    pub fn command(&self, limit: &[&str], arguments: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_openalgo-bridge");
         let mut words: Vec<String> = limit.iter().copied().map(str::to_owned).collect();
         words.extend_from_slice(&self.wrapper);
