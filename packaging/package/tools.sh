@@ -25,7 +25,8 @@ flock 9 # another run: wait here, then find its work done
 
 echo "package: installing cargo-deb, cargo-generate-rpm and zig into $tools" >&2
 rm -rf "$tools/python"
-python3 -m venv "$tools/python"
+# The python3 on PATH may be one that can't.
+python3 -m venv "$tools/python" 2>/dev/null || /usr/bin/python3 -m venv --clear "$tools/python"
 "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r "$LIST" </dev/null >&2
 cargo install --quiet --locked --root "$tools" --version "$CARGO_DEB" cargo-deb </dev/null
 cargo install --quiet --locked --root "$tools" --version "$CARGO_GENERATE_RPM" cargo-generate-rpm </dev/null

@@ -83,6 +83,10 @@ installed() {
   expect '' "files that differ from the package's" dpkg --verify $name
   expect 0 "the user may read the configuration" setpriv --reuid $name --regid $name --clear-groups \
     sh -c 'openalgo-bridge check >/dev/null; echo $?'
+  # The app is another user, and reads the relay's token there (docs/openalgo.md).
+  run install -m 640 -o www-data -g $name /dev/null /etc/$name/relay-token
+  expect 0 "the app may read the relay's token" setpriv --reuid www-data --regid www-data --clear-groups \
+    sh -c "test -r /etc/$name/relay-token; echo \$?"
   # Once more, as after an interrupted installation.
   run dpkg-reconfigure $name 2>/dev/null || run /var/lib/dpkg/info/$name.postinst configure ''
   expect "root:$name 2750" "the events' directory, configured again" stat -c '%U:%G %a' /var/lib/openalgo-events
@@ -174,21 +178,23 @@ rpm_has_everything() {
 rpm_is_installed_and_erased() {
   mkdir "$work/rpm"
   unshare --mount bash -euo pipefail -s -- "$work/rpm" "$PWD/.tools/systemd-root/root" "$PWD/$rpm" <<'END'
-mount -t tmpfs tmpfs "$1"
-cd "$1"
+dir=$1
+mount -t tmpfs tmpfs "$dir"
+cd "$dir"
 mkdir upper work root
 mount -t overlay -o "lowerdir=$2,upperdir=upper,workdir=work" overlay root
 # systemd-tmpfiles wants it.
 mount -t proc proc root/proc
 is() { [[ $(chroot root "${@:2}") == "$1" ]] || { echo "try: not $1: $(chroot root "${@:2}")" >&2; exit 1; }; }
-rpm --root "$1/root" --nodeps --nosignature -i "$3" 2>"$1/said" || { cat "$1/said" >&2; exit 1; }
+rpm() { command rpm --root "$dir/root" --nosignature "$@" 2>"$dir/said" || { cat "$dir/said" >&2; exit 1; }; }
+rpm --nodeps -i "$3"
 is 'root:openalgo-bridge 640' stat -c '%U:%G %a' /etc/openalgo-bridge/.env
 is 'openalgo-bridge:openalgo-bridge 700' stat -c '%U:%G %a' /var/lib/openalgo-bridge
 is 'root:openalgo-bridge 2750' stat -c '%U:%G %a' /var/lib/openalgo-events
 is '0' sh -c 'openalgo-bridge check >/dev/null; echo $?'
-rpm --root "$1/root" -V --nodeps --nosignature openalgo-bridge
+rpm -V --nodeps openalgo-bridge
 echo '# edited' >>root/etc/openalgo-bridge/.env
-rpm --root "$1/root" -e openalgo-bridge
+rpm -e openalgo-bridge
 is '# edited' tail -n 1 /etc/openalgo-bridge/.env.rpmsave
 is '' find /usr -name '*openalgo-bridge*'
 END
