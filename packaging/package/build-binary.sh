@@ -24,13 +24,23 @@ mkdir -p "$work"
 # cargo-zigbuild finds zig as a program of that environment, or as its Python's module.
 export PATH=$tools/python/bin:$tools/bin:$PATH
 
-# librdkafka's own configure asks for CC, not for the target's compiler, which cargo-zigbuild sets.
-# No sanitizer: zig cc would put one in, for which there is no library to link.
-cat >"$work/cc" <<CC
+# librdkafka's own configure asks for CC and its like, not for the target's, which cargo-zigbuild sets. It
+# takes gcc if CC has no version, and zig knows none together with such a target. No sanitizer: zig would
+# put one in, for which there is no library to link. librdkafka's list of exported names has some that it lacks.
+tool() { # NAME ZIG'S NAME, OPTION...
+  local name=$1
+  shift
+  cat >"$work/$name" <<TOOL
 #!/bin/sh
-exec cargo-zigbuild zig cc -- -fno-sanitize=all -g0 -target $cpu-linux-gnu.$GLIBC "\$@"
-CC
-chmod +x "$work/cc"
+[ "\$1" != --version ] || exec cargo-zigbuild zig $1 -- --version
+exec cargo-zigbuild zig $1 -- ${*:2} "\$@"
+TOOL
+  chmod +x "$work/$name"
+}
+tool cc cc -Wl,--undefined-version -fno-sanitize=all -g0 -target "$cpu-linux-gnu.$GLIBC"
+tool c++ c++ -Wl,--undefined-version -fno-sanitize=all -g0 -target "$cpu-linux-gnu.$GLIBC"
+tool ar ar
+tool ranlib ranlib
 
 "$work/cc" -shared -nostdlib -O1 -Wl,-soname,libsystemd.so.0 \
   -Wl,--version-script,packaging/package/libsystemd.map \
@@ -40,9 +50,8 @@ chmod +x "$work/cc"
 home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$PWD=/usr/src/openalgo-bridge --remap-path-prefix=$home=/usr/src/cargo"
 
-env CC="$work/cc" CFLAGS="-ffile-prefix-map=$PWD=. -ffile-prefix-map=$home=." \
-  RUSTFLAGS="$remap" \
-  SYSTEMD_LIB_DIR="$work" \
+env CC="$work/cc" CXX="$work/c++" AR="$work/ar" RANLIB="$work/ranlib" \
+  CFLAGS="-ffile-prefix-map=$PWD=. -ffile-prefix-map=$home=." RUSTFLAGS="$remap" SYSTEMD_LIB_DIR="$work" \
   cargo-zigbuild rustc --release --locked --target "$target.$GLIBC" --target-dir target/package \
   --features bundled --bin openalgo-bridge -- -C strip=symbols >&2
 echo "target/package/$target/release/openalgo-bridge"
