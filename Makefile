@@ -9,13 +9,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 endif
 CARGO := $(AS_USER) cargo
 
-SCRIPTS = $(wildcard packaging/dev/*.sh packaging/openalgo/*.sh) .ci/run
+SCRIPTS = $(wildcard packaging/dev/*.sh packaging/openalgo/*.sh packaging/package/*.sh packaging/package/deb/*) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo check lint unit e2e test simulate soak bench deny clean
+.PHONY: help tools build demo check lint unit e2e test simulate soak bench package package-test deny clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## install what is missing: system packages; Kafka, clients and references in .tools/
 	@packaging/dev/install-tools.sh
@@ -38,6 +38,7 @@ lint: tools ## format, clippy and shellcheck, nothing tolerated
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck -x $(SCRIPTS)
+	shellcheck -s sh packaging/package/rpm/*
 
 unit: tools ## unit tests only
 	$(CARGO) test --locked --lib --bins
@@ -57,6 +58,13 @@ soak: tools ## what takes longer than two minutes
 
 bench: build tools ## throughput, latency and CPU per line, next to others on this machine
 	@packaging/dev/bench.sh
+
+package: ## a .deb and an .rpm in dist/; ARCH="amd64 arm64" makes both
+	@packaging/dev/install-tools.sh package
+	$(AS_USER) packaging/package/package.sh $(ARCH)
+
+package-test: package ## installs the .deb in a Debian with systemd, upgrades, removes and purges it; as root
+	@packaging/package/try.sh
 
 # Not in it: advisories, whose database is fetched from outside the package registries.
 deny: ## licences, bans and sources of the dependencies; needs cargo-deny

@@ -38,10 +38,12 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where each dependency is named: a file, or a folder with all that is below it.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("base64", &["src/sink/rejects.rs"]),
     ("bytes", &["src/domain/framing.rs", "src/sink/socketio/", "src/telemetry/http/"]),
-    ("clap", &["src/cli/args.rs", "src/cli/mod.rs"]),
+    ("clap", &["src/cli/args.rs", "src/cli/completions.rs", "src/cli/man.rs", "src/cli/mod.rs"]),
+    ("clap_complete", &["src/cli/completions.rs"]),
+    ("clap_mangen", &["src/cli/man.rs"]),
     ("engineioxide", &["src/sink/socketio/server/"]),
     ("flate2", &["src/source/gzip.rs"]),
     ("futures_executor", &["src/sink/kafka/"]),

@@ -4,6 +4,7 @@
 # Debian with systemd.
 #
 #   install-tools.sh [build|kafka|all]   all, if nothing is said; each holds the one before
+#   install-tools.sh package             what making and trying the packages needs, and that of build
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -38,6 +39,13 @@ TEST_COMMANDS=(
   debootstrap:debootstrap              # a Debian with systemd
   shellcheck:shellcheck                # make check
 )
+PACKAGE_COMMANDS=(
+  python3:python3                      # zig comes as a Python package
+  objdump:binutils                     # what the binary is linked to
+  lintian:lintian rpm:rpm cpio:cpio    # look at the packages
+  debootstrap:debootstrap              # a Debian with systemd, to install them in
+  setpriv:util-linux mount:mount       # boots it
+)
 # What has no command to look for: headers, and the certificates that downloads need.
 PACKAGES=(libssl-dev zlib1g-dev libsystemd-dev ca-certificates)
 
@@ -46,8 +54,9 @@ case $scope in
   build) ;;
   kafka) COMMANDS+=("${KAFKA_COMMANDS[@]}") ;;
   all) COMMANDS+=("${KAFKA_COMMANDS[@]}" "${TEST_COMMANDS[@]}") ;;
+  package) COMMANDS+=("${PACKAGE_COMMANDS[@]}") ;;
   *)
-    echo "install-tools: build, kafka or all, not '$scope'" >&2
+    echo "install-tools: build, kafka, all or package, not '$scope'" >&2
     exit 64
     ;;
 esac
@@ -57,7 +66,7 @@ kafka_stamp=.tools/kafka/stamp-$KAFKA-$SLF4J
 python_stamp=.tools/python/stamp
 node_stamp=.tools/clients/node_modules/stamp
 
-kafka_ready() { [[ $scope == build || -e $kafka_stamp ]]; }
+kafka_ready() { [[ $scope == build || $scope == package || -e $kafka_stamp ]]; }
 # Asks the environment itself too: it breaks when the Python it was made with goes away.
 python_ready() {
   [[ $scope != all ]] ||
@@ -72,7 +81,7 @@ have_scripts() {
   for script in "${NODE_SCRIPTS[@]}"; do [[ -e .tools/clients/$script ]] || return; done
 }
 # It says itself whether it is the right one.
-systemd_ready() { [[ $scope != all ]] || packaging/dev/systemd-root.sh made; }
+systemd_ready() { [[ $scope != all && $scope != package ]] || packaging/dev/systemd-root.sh made; }
 everything_ready() {
   ((${#missing[@]} == 0)) && kafka_ready && python_ready && node_ready && promtool_ready && systemd_ready
 }
@@ -118,7 +127,7 @@ apt_install() {
 # Prints the packages that are missing, one a line.
 missing_packages() {
   local entry
-  python_ready || venv_python >/dev/null || echo python3-venv
+  { python_ready && [[ $scope != package ]]; } || venv_python >/dev/null || echo python3-venv
   for entry in "${COMMANDS[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
   done

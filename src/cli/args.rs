@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Follows `OpenAlgo`'s order-event file and delivers every line to Kafka or Socket.IO, at least once.
+/// What can be said. The first sentence of the help is the package's description.
 #[derive(Debug, Parser)]
-#[command(name = "openalgo-bridge", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "openalgo-bridge", version, about, long_about = None, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Arguments {
     /// Configuration file in .env format; may be repeated, of several the last that has a key counts
     #[arg(long = "env-file", value_name = "FILE", global = true)]
@@ -56,6 +56,25 @@ pub(super) enum Command {
     Checkpoint(Checkpoint),
     /// Look at the lines that were refused, and send them again
     Rejects(Rejects),
+    /// Print what completes commands and options in a shell
+    Completions {
+        /// The shell that reads it
+        shell: Shell,
+    },
+    /// Print the manual page, as man reads it
+    Man {
+        /// Write the pages of all commands as files into DIR instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// The shells that the packages bring completions for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Args)]

@@ -3,9 +3,11 @@
 mod args;
 mod check;
 mod checkpoint;
+mod completions;
 mod connect;
 mod follow;
 mod http;
+mod man;
 mod probe;
 mod readiness;
 mod rejects;
@@ -75,13 +77,21 @@ pub fn main() -> ExitCode {
         Command::Probe(options) => probe::probe(&arguments, options),
         Command::Tap(options) => tap::tap(&arguments, options),
         Command::Checkpoint(checkpoint) => checkpoint::checkpoint(&arguments, checkpoint),
+        Command::Completions { shell } => completions::completions(*shell),
+        Command::Man { dir } => man::man(dir.as_deref()),
     };
     exit.into()
 }
 
 /// Prints to standard output. A reader that went away (`| head`) is no error.
 fn print(text: impl Display) -> Exit {
-    match writeln!(io::stdout(), "{text}") {
+    print_raw(format!("{text}\n").as_bytes())
+}
+
+/// Prints what is a file by itself, as it is.
+fn print_raw(bytes: &[u8]) -> Exit {
+    let mut out = io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => complain(&error, Exit::Io),
         _ => Exit::Ok,
     }

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use linemux::MuxedLines;
 use serde_json::Value;
@@ -34,6 +35,9 @@ const SECRET_NAMES: [&str; 4] = ["pin", "pwd", "session", "session_id"];
 /// What stands in the place of a secret.
 const MASK: &str = "***";
 
+/// How often it is looked whether there still is a directory to follow in.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Follows until Ctrl-C.
 pub(super) fn tap(arguments: &Arguments, options: &Tap) -> Exit {
     let settings = match load(arguments, Purpose::State).for_common() {
@@ -60,6 +64,7 @@ pub(super) fn tap(arguments: &Arguments, options: &Tap) -> Exit {
 }
 
 fn follow_lines(path: &Path, view: &View<'_>) -> io::Result<()> {
+    end_without_directory(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut lines = MuxedLines::new()?;
@@ -80,6 +85,19 @@ fn follow_lines(path: &Path, view: &View<'_>) -> io::Result<()> {
             }
         }
     })
+}
+
+/// Where the directory is gone, linemux turns for ever and never comes back: a thread of its own ends that.
+fn end_without_directory(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    let watch = move || {
+        while path.parent().is_none_or(Path::is_dir) {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        let exit = complain(&format_args!("{}: its directory is gone", path.display()), Exit::Io);
+        std::process::exit(exit as i32);
+    };
+    std::thread::Builder::new().name("directory".to_owned()).spawn(watch).map(drop)
 }
 
 /// How a person wants it.

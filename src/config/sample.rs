@@ -6,8 +6,8 @@ use super::keys::{KEYS, Key};
 use super::problem::Scope;
 
 const HEAD: &str = "\
-# openalgo-bridge: settings. Copy this file to /etc/openalgo-bridge/.env (mode 0640, it may hold
-# passwords) and try it with: openalgo-bridge check
+# openalgo-bridge: settings. The place of this file is /etc/openalgo-bridge/.env, mode 0640 (it may
+# hold passwords). After a change: openalgo-bridge check
 # It is read as OpenAlgo reads its own .env. What stands here wins over the process environment; a
 # key that is empty or missing takes its default, which is the value shown here.
 ";

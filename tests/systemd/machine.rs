@@ -88,15 +88,7 @@ impl Machine {
         }
         machine.succeed(&["systemd-sysusers"]);
         machine.succeed(&["systemd-tmpfiles", "--create", "openalgo-bridge.conf"]);
-        machine.succeed(&[
-            "install",
-            "-d",
-            "-m",
-            "750",
-            "-g",
-            "openalgo-bridge",
-            "/etc/openalgo-bridge",
-        ]);
+        machine.succeed(&["install", "-d", "-m", "755", "/etc/openalgo-bridge"]);
         machine.succeed(&["systemctl", "daemon-reload"]);
         machine
     }

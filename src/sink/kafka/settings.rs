@@ -72,6 +72,17 @@ impl Settings {
         value.parse().ok()
     }
 
+    /// Whether librdkafka has to look where this system keeps its authorities: the OpenSSL that is `bundled` was
+    /// built elsewhere, and would look where they are on no system.
+    fn looks_for_authorities(&self, bundled: bool) -> bool {
+        let encrypted = |(key, value): &(String, String)| {
+            key == "security.protocol" && value.to_ascii_lowercase().ends_with("ssl")
+        };
+        bundled
+            && self.properties.iter().any(encrypted)
+            && !self.properties.iter().any(|(key, _)| key.starts_with("ssl.ca."))
+    }
+
     /// librdkafka's configuration for a producer.
     pub(super) fn client_config(&self, purpose: Purpose) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -84,6 +95,9 @@ impl Settings {
         }
         for (key, value) in GUARANTEE {
             config.set(key, value);
+        }
+        if self.looks_for_authorities(cfg!(feature = "bundled")) {
+            config.set("ssl.ca.location", "probe");
         }
         // Key and headers repeat pieces of the line: together at most the line twice more.
         let message_max = self
@@ -108,5 +122,36 @@ impl Settings {
             }
         }
         config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(properties: &[(&str, &str)]) -> Settings {
+        Settings {
+            topic: String::new(),
+            headers: true,
+            timestamp: Timestamp::Event,
+            max_line_bytes: 1,
+            max_records: 1,
+            properties: properties.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        }
+    }
+
+    #[test]
+    fn a_bundled_openssl_looks_for_the_authorities_that_nobody_named() {
+        for (properties, looks) in [
+            (&[("security.protocol", "ssl")][..], true),
+            (&[("security.protocol", "SASL_SSL")], true),
+            (&[("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")], false),
+            (&[("security.protocol", "ssl"), ("ssl.ca.pem", "-----BEGIN")], false),
+            (&[("security.protocol", "plaintext")], false),
+            (&[], false),
+        ] {
+            assert_eq!(with(properties).looks_for_authorities(true), looks, "{properties:?}");
+            assert!(!with(properties).looks_for_authorities(false));
+        }
     }
 }
