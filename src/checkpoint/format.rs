@@ -101,6 +101,19 @@ mod tests {
     }
 
     #[test]
+    fn ck_09_what_an_earlier_bridge_wrote_lacks_what_was_added_since_and_is_read() {
+        let mut body = serde_json::to_value(example(7)).unwrap();
+        for added in ["ledger_since_ms", "requeued_lines"] {
+            assert!(body.as_object_mut().unwrap().remove(added).is_some(), "{added}");
+        }
+        let body = body.to_string();
+        let sha256 = Sha256::of(body.as_bytes());
+        let text = format!("{{\"version\":1,\"sha256\":\"{sha256}\",\"body\":{body}}}\n");
+        let expected = Checkpoint { ledger_since_ms: None, requeued_lines: 0, ..example(7) };
+        assert_eq!(decode(text.as_bytes()), Ok(expected));
+    }
+
+    #[test]
     fn ck_08_any_flipped_bit_and_any_cut_is_noticed() {
         let text = encode(&example(7)).unwrap();
         let original = decode(&text).unwrap();

@@ -30,6 +30,11 @@ fn is_pipe(path: &Path) -> bool {
     RealFs.stat(path).is_ok_and(|facts| facts.kind == FileKind::Fifo)
 }
 
+/// Whether another bridge reads the pipe.
+fn is_taken(path: &Path) -> bool {
+    Pipe::open(path).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// The file that is followed where a pipe may stand at the path.
 pub(super) fn followed(settings: &Settings) -> PathBuf {
     if is_pipe(&settings.input) {
@@ -69,11 +74,12 @@ pub(super) fn follow(
     mut edges: Edges,
     mailbox: &Mailbox,
 ) -> Result<(), FollowError> {
-    if Pipe::open(&settings.input).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+    let is_pipe_now = is_pipe(&settings.input);
+    if is_pipe_now && is_taken(&settings.input) {
         return Err(FollowError::Taken(settings.input.clone()));
     }
     let fs = Arc::clone(&edges.fs);
-    let mut input = first(settings, &basic.state_dir, &start);
+    let mut input = first(is_pipe_now, &basic.state_dir, &start);
     let mut fifo: Option<Journaled> = None;
     loop {
         fifo = match (input, fifo) {
@@ -118,14 +124,13 @@ pub(super) fn follow(
 }
 
 /// What was followed last comes first, as long as something of it may be missing.
-fn first(settings: &Settings, state_dir: &Path, start: &Start) -> Input {
+fn first(is_pipe: bool, state_dir: &Path, start: &Start) -> Input {
     let journal = journal::directory_in(state_dir);
     let known = match start {
         Start::From(checkpoint) => checkpoint.live().map(|live| live.path.starts_with(&journal)),
         Start::First | Start::Unreadable => None,
     };
     let in_journal = known.unwrap_or(true) && journal::holds_anything(state_dir);
-    let is_pipe = is_pipe(&settings.input);
     if in_journal || (is_pipe && known != Some(false)) { Input::Journal } else { Input::File }
 }
 

@@ -115,8 +115,8 @@ impl Pipeline {
     /// The first start, or one that lost its position.
     fn begin(&mut self, first: bool) {
         let from_end = first && self.settings.start_at == StartAt::End;
-        if !first {
-            // Which of them were delivered, nobody knows.
+        if !first || self.settings.pipe.is_some() {
+            // Which of them were delivered, nobody knows. Of a journal everything is this daemon's to deliver.
             self.open_unseen(i64::MIN);
         }
         let Some(mut file) = self.open_at_start() else { return };

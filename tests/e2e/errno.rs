@@ -196,7 +196,7 @@ fn in_39_what_can_not_be_opened_or_listed_at_the_start_is_resumed_once_it_can() 
         rename(&setup, ".1");
         setup.bridge.append().events(20..30);
         let paths = concerned(&setup, input, directory);
-        setup.bridge.wrapper = failing_from_the_start(&paths, &format!("{inject}:when=1..4"));
+        setup.bridge.wrapper = failing_from_the_start(&paths, &format!("{inject}:when=1..6"));
         let daemon = setup.bridge.start();
         let told = [
             "cannot look for rotated files",

@@ -79,8 +79,16 @@ fn in_38_an_input_whose_disk_is_away_for_a_while_is_resumed_whatever_its_device_
     let daemon = setup.bridge.start();
     daemon.wait_for_log("waiting for the input: it does not exist yet");
     // Back on another device: the loop device that it was on is another's now.
-    let other = Disk::format(&image(&setup, "other"), &image(&setup, "elsewhere"), &[]);
-    let _other = other.mounted("rw");
+    let mut others = Vec::new();
+    for number in 0..8 {
+        let elsewhere = image(&setup, &format!("elsewhere-{number}"));
+        let other = Disk::format(&image(&setup, &format!("other-{number}")), &elsewhere, &[]);
+        others.push(other.mounted("rw"));
+        // Another test may have given back one that is taken first.
+        if fs::metadata(&elsewhere).unwrap().dev() == first {
+            break;
+        }
+    }
     disk.mount("rw");
     assert_ne!(device(), first, "the same device number shows nothing");
     setup.bridge.append().events(1..20);

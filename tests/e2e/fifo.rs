@@ -178,6 +178,7 @@ fn fi_06_fi_07_fi_08_50_sigkills_under_five_writers_lose_nothing_and_show_no_wri
         daemon.kill();
     }
     let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
     let written = writers.stop();
     wait_until_caught_up(&setup.bridge);
     let repeated = expect_all(&setup, &written);
@@ -426,5 +427,23 @@ fn fi_11_check_connect_says_whether_a_pipe_can_be_read_and_held_open_and_by_whom
     wait_until_following(&daemon);
     daemon.wait_for_log("every user can write into the pipe");
     assert!(!said().contains("nobody holds it open"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_08_ended_segments_of_a_journal_that_no_position_knows_are_delivered_too() {
+    let setup = setup();
+    let _pipe = Pipe::of(&setup);
+    let directory = journal(&setup.bridge);
+    fs::create_dir_all(&directory).unwrap();
+    // The first run was killed before its first commit.
+    fs::write(directory.join("pipe.jsonl-1000000000000000"), lines(0..10)).unwrap();
+    fs::write(directory.join("pipe.jsonl-1000000000000001"), lines(10..20)).unwrap();
+    fs::write(directory.join("pipe.jsonl"), lines(20..30)).unwrap();
+    let daemon = setup.bridge.start();
+    expect(&setup, &(0..30).collect::<Vec<_>>());
+    wait_for("delivered segments to be dropped", || {
+        (fs::read_dir(&directory).unwrap().count() == 1).then_some(())
+    });
     assert_eq!(daemon.stop(), 0);
 }

@@ -215,10 +215,12 @@ fn every_metric_is_documented(page: &str) {
         "openalgo_bridge_clients_given_up_total",
         "openalgo_bridge_delivered_to_nobody_lines_total",
     ];
+    let of_pipes = ["openalgo_bridge_journal_bytes", "openalgo_bridge_journal_syncs_total"];
     let served: BTreeSet<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .chain(of_socketio)
+        .chain(of_pipes)
         .collect();
     assert_eq!(documented, served);
 }
@@ -234,7 +236,7 @@ fn the_alert_rules_of_the_documents_pass_promtool() {
     std::fs::write(&file, rules[0]).unwrap();
     let output = promtool(&["check", "rules", file.to_str().unwrap()], "");
     assert_passes(&output);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("8 rules found"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("9 rules found"));
 }
 
 #[test]
