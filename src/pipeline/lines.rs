@@ -55,9 +55,7 @@ impl Pipeline {
         match frame.content {
             Content::Blank => self.skip(tracked, Class::Blank),
             Content::Oversize(line) => {
-                let limit = self.settings.max_line_bytes;
-                let detail = format!("the line has {} bytes, the limit is {limit}", line.length);
-                let rejection = Rejection::new(Reason::TooLong, detail);
+                let rejection = self.too_long(line.length);
                 let rejection = if whole { rejection } else { rejection.at_end_of_file() };
                 tracked.place = tracked.place.detached();
                 let record = self.tracker.track(tracked, in_memory);
@@ -89,6 +87,13 @@ impl Pipeline {
             },
         }
         Progress::More
+    }
+
+    /// Why a line of this length is refused.
+    pub(super) fn too_long(&self, length: u64) -> Rejection {
+        let limit = self.settings.max_line_bytes;
+        let detail = format!("the line has {length} bytes, the limit is {limit}");
+        Rejection::new(Reason::TooLong, detail)
     }
 
     /// Settles a line that needs nothing. A run of such lines is one record and holds no memory

@@ -222,12 +222,9 @@ impl Pipeline {
         if !self.is_open(&known.identity)
             && !self.has_later_life(known)
             && let Some(sibling) = siblings.by_identity(&known.identity)
+            && let Some(file) = self.goes_on_in(known, sibling)?
         {
-            // What can't be read now may be later.
-            let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
-            if file.resume(&remembered, max_line).or(Err(Moved))? == Resume::Continue {
-                return Ok(Some(file));
-            }
+            return Ok(Some(file));
         }
         if let Some(pipe) = &self.settings.pipe {
             return self.find_beside_pipe(known, pipe);
@@ -274,15 +271,26 @@ impl Pipeline {
         known: &GenerationState,
         pipe: &Path,
     ) -> Result<Option<FollowedFile>, Moved> {
-        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
         if self.is_open(&known.identity) || self.settings.is_segment(&known.path) {
             return Ok(None);
         }
-        let siblings = Siblings::of(fs, pipe).unwrap_or_default();
-        let Some(sibling) = siblings.by_identity(&known.identity) else { return Ok(None) };
+        let siblings = Siblings::of(self.edges.fs.as_ref(), pipe).unwrap_or_default();
+        match siblings.by_identity(&known.identity) {
+            Some(sibling) => self.goes_on_in(known, sibling),
+            None => Ok(None),
+        }
+    }
+
+    /// The file that a life was in, if its content goes on there. What can't be read now may be later.
+    fn goes_on_in(
+        &self,
+        known: &GenerationState,
+        sibling: &Sibling,
+    ) -> Result<Option<FollowedFile>, Moved> {
+        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
         let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
-        let goes_on = file.resume(&known_of(known), max_line).or(Err(Moved))? == Resume::Continue;
-        Ok(goes_on.then_some(file))
+        let resume = file.resume(&known_of(known), max_line).or(Err(Moved))?;
+        Ok((resume == Resume::Continue).then_some(file))
     }
 
     /// Whether the start knew a life of this file.

@@ -196,13 +196,10 @@ impl Pipeline {
 
     fn ledger_status(&self) -> LedgerStatus {
         let since = format_utc(self.position.ledger_since_ms);
-        {
-            let requeued =
-                Requeued { lines: self.requeue.delivered, outstanding: self.requeue.outstanding() };
-            LedgerStatus {
-                requeued,
-                ..LedgerStatus::new(since, &self.ledger, self.pending(), self.lost_status())
-            }
+        let (lines, outstanding) = (self.requeue.delivered, self.requeue.outstanding());
+        LedgerStatus {
+            requeued: Requeued { lines, outstanding },
+            ..LedgerStatus::new(since, &self.ledger, self.pending(), self.lost_status())
         }
     }
 
@@ -211,7 +208,8 @@ impl Pipeline {
         let lag = |lane: &super::lane::Lane| lane.file.size().saturating_sub(lane.settled());
         let oldest = self.tracker.iter().find(|(tracked, _)| tracked.class.is_none());
         let age = oldest.map_or(0, |(tracked, _)| self.edges.clock.unix_ms() - tracked.seen_ms);
-        let in_pipe = self.edges.pipe.as_ref().map_or(0, |pipe| pipe.in_pipe());
+        let pipe = self.edges.pipe.as_ref();
+        let in_pipe = pipe.map_or(0, |pipe| pipe.in_pipe());
         Input {
             path: self.settings.pipe.as_ref().unwrap_or(&self.settings.input).clone(),
             kind: match &self.input.state {
@@ -225,8 +223,8 @@ impl Pipeline {
             lag_bytes: self.lanes.iter().map(lag).sum::<u64>() + in_pipe,
             lag_seconds: Duration::from_millis(age.max(0).unsigned_abs()).as_secs_f64(),
             waiting_files: self.rotations.waiting,
-            journal_bytes: self.edges.pipe.as_ref().map(|pipe| pipe.in_journal()),
-            journal_syncs: self.edges.pipe.as_ref().map(|pipe| pipe.syncs()),
+            journal_bytes: pipe.map(|pipe| pipe.in_journal()),
+            journal_syncs: pipe.map(|pipe| pipe.syncs()),
             alarm: self.pipe_alarm(),
             held_files: self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count(),
         }

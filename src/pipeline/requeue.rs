@@ -12,7 +12,7 @@ use super::Pipeline;
 use super::lane::{RejectedBytes, SentLine, Tracked};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::writer::Requeued;
-use crate::domain::envelope::{Reason, Rejection, Verdict, validate};
+use crate::domain::envelope::{Verdict, validate};
 use crate::domain::framing::{LineBytes, Place};
 use crate::domain::ledger::{Amount, Class};
 use crate::domain::position::Generation;
@@ -151,11 +151,7 @@ impl Pipeline {
             reason: None,
         };
         let refused = match validate(line.as_slice(), &self.settings.event_types) {
-            _ if line.len() > self.settings.max_line_bytes => {
-                let (length, limit) = (line.len(), self.settings.max_line_bytes);
-                let detail = format!("the line has {length} bytes, the limit is {limit}");
-                Rejection::new(Reason::TooLong, detail)
-            }
+            _ if line.len() > self.settings.max_line_bytes => self.too_long(line.len() as u64),
             Verdict::Valid(envelope) => {
                 let message = Message::new(line, &envelope, generation, offset, false);
                 let (bytes, event_ms) = (line.clone(), envelope.event_time_ms);
