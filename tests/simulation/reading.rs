@@ -216,9 +216,10 @@ impl Model {
         let nuls =
             before > 0 && handle.unfinished == before && handle.tail.iter().all(|it| *it == 0);
         let moved = !first && position != before && (position > 0 || nuls);
-        // Of a file that was replaced, a line that goes on there and in its place is two.
+        // Of a file that was replaced, a line that goes on there and in its place is two, unless it was cut.
         let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
-        let forgotten = if moved && !replaced { handle.unfinished } else { 0 };
+        let was_cut = self.tracks.get(&uid).is_some_and(|track| track.life != handle.life);
+        let forgotten = if moved && (was_cut || !replaced) { handle.unfinished } else { 0 };
         handle.position = end;
         let data = &self.disk.nodes[&uid].data[..end as usize];
         let line_start = memchr::memrchr(b'\n', data).map_or(0, |end| end + 1);
