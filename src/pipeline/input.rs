@@ -99,6 +99,9 @@ impl Pipeline {
                     if lane.cut.is_some() {
                         return Progress::NothingToRead;
                     }
+                    if self.holds_back_others(index) {
+                        break;
+                    }
                     index += 1;
                 }
                 progress => return progress,
@@ -115,6 +118,14 @@ impl Pipeline {
         let waits = self.lanes.iter().any(|lane| lane.key == before && lane.settled() < end);
         self.lanes[index].follows = Some((before, end)).filter(|_| waits);
         waits
+    }
+
+    /// Whether the lanes behind this one have to wait, because one before them waits for another one to be
+    /// settled. Not where that can't be read: it may never be.
+    fn holds_back_others(&self, index: usize) -> bool {
+        let lanes = &self.lanes[..=index];
+        let is_there = |key| lanes.iter().any(|lane| lane.key == key && lane.failing.is_none());
+        lanes.iter().filter_map(|lane| lane.follows).any(|(before, _)| is_there(before))
     }
 
     /// Reads one lane to its end, as far as the turn and the limits allow.

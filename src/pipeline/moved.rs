@@ -138,15 +138,13 @@ impl Pipeline {
         })
     }
 
-    /// Where a life stands among those that the start knew, the oldest being the first.
+    /// Where a life stands among those that the start knew, the oldest being the first. One that came later in
+    /// the same file stands where that one does.
     fn known_place(&self, identity: &Identity, life: Option<Generation>) -> Option<usize> {
-        self.rotations.known.iter().rposition(|known| {
-            if life.is_some() && known.generation.is_some() {
-                life == known.generation
-            } else {
-                known.identity.is_same_file(identity)
-            }
-        })
+        let known = &self.rotations.known;
+        let by_life =
+            life.and_then(|life| known.iter().rposition(|it| it.generation == Some(life)));
+        by_life.or_else(|| known.iter().rposition(|it| it.identity.is_same_file(identity)))
     }
 
     /// A file that was cut and then moved away holds another life.

@@ -265,16 +265,16 @@ impl Model {
             .binary_search_by_key(&offset, |placed| placed.start)
             .ok()
             .map(|index| track.placed[index].written);
-        let (order, moved_back) = (track.order, track.moved_back);
+        let (order, moved_back, before_start) = (track.order, track.moved_back, track.before_start);
         if !in_file {
             self.violate(
                 "V4",
                 format!("line {line} at {offset} came after later lines of its file"),
             );
         }
-        // What comes to a file that was replaced is late.
+        // What comes to a file that was replaced is late, and nobody asks for what was there before the start.
         let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
-        if excused || moved_back || replaced {
+        if excused || moved_back || before_start || replaced {
             return;
         }
         let overtaken = self
