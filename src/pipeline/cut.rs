@@ -146,7 +146,8 @@ impl Pipeline {
     fn go_on_with_less(&mut self, index: usize, cut: &Cut, size: u64) {
         let lane = &mut self.lanes[index];
         let generation = lane.file.generation();
-        let (from, to) = (cut.left.min(size).max(cut.unread.start), cut.unread.end);
+        let to = cut.unread.end;
+        let from = cut.left.min(size).clamp(cut.unread.start, to);
         lane.file.accept_size(size);
         lane.cut = None;
         info!(from, to, "what was read is still there: reading goes on");

@@ -64,16 +64,7 @@ impl Pipeline {
             self.untaken.push((known.clone(), reason));
             return TakenUp::Later;
         }
-        if let Some(file) = self.find_kept(known) {
-            info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
-            self.add_taken_up(file, known.ledger, known).is_kept = true;
-            return TakenUp::Found;
-        }
-        if let Some(file) = self.find_stored(known) {
-            let (offset, size) = (known.offset, file.size());
-            info!(offset, size, "resumed: a deleted file that an earlier run held open is read");
-            self.add_taken_up(file, known.ledger, known).is_stored = true;
-            self.lose_cut_off(known, size);
+        if self.take_up_kept(known) {
             return TakenUp::Found;
         }
         match self.look_beside(|this, siblings| this.find(known, siblings)) {
@@ -122,6 +113,23 @@ impl Pipeline {
         self.lose(Lost { generation: known.generation, from, to, reason });
         self.position.moved();
         TakenUp::Gone
+    }
+
+    /// The same, where an earlier run kept what there is of it. False: none did.
+    pub(super) fn take_up_kept(&mut self, known: &GenerationState) -> bool {
+        if let Some(file) = self.find_kept(known) {
+            info!(offset = known.offset, "resumed: what was kept of a file that is gone is read");
+            self.add_taken_up(file, known.ledger, known).is_kept = true;
+            return true;
+        }
+        if let Some(file) = self.find_stored(known) {
+            let (offset, size) = (known.offset, file.size());
+            info!(offset, size, "resumed: a deleted file that an earlier run held open is read");
+            self.add_taken_up(file, known.ledger, known).is_stored = true;
+            self.lose_cut_off(known, size);
+            return true;
+        }
+        false
     }
 
     /// Adds a lane for a life that was known, before those that were known to come later.

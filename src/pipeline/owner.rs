@@ -45,18 +45,7 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
         }
         let until = match pipeline.turn() {
             Next::Again => continue,
-            Next::Done => {
-                let in_flight = pipeline.in_flight();
-                if in_flight == 0 {
-                    info!("stopped: everything that was read is settled and committed");
-                    return Stopped::Clean;
-                }
-                info!(
-                    in_flight,
-                    "stopped: lines that nobody could get yet are left to the next start"
-                );
-                return Stopped::WithInFlight(in_flight);
-            }
+            Next::Done => return end(pipeline, mailbox),
             Next::Left => return Stopped::Left,
             Next::WhenThereIsRoom(until) => {
                 mailbox.wait(until);
@@ -98,6 +87,19 @@ impl Stopping {
         }
         (now < self.by && !pipeline.is_sink_down()).then_some(self.by)
     }
+}
+
+/// Ends with all settled that can be. What was not read of a file that is gone is kept, too.
+fn end(pipeline: &mut Pipeline, mailbox: &Mailbox) -> Stopped {
+    let in_flight = pipeline.in_flight();
+    pipeline.keep_pending();
+    commit_what_is_settled(pipeline, mailbox);
+    if in_flight == 0 {
+        info!("stopped: everything that was read is settled and committed");
+        return Stopped::Clean;
+    }
+    info!(in_flight, "stopped: lines that nobody could get yet are left to the next start");
+    Stopped::WithInFlight(in_flight)
 }
 
 /// Ends with what is in flight left to the next start.

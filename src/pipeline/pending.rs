@@ -13,11 +13,11 @@ use tracing::{error, info, warn};
 use super::Pipeline;
 use super::lane::{Lane, LaneState};
 use super::moved::known_of;
-use crate::checkpoint::{Checkpoint, GenerationState};
-use crate::domain::framing::{Content, Frame};
+use crate::checkpoint::{Checkpoint, GenerationState, Lost, LostReason};
+use crate::domain::framing::Content;
 use crate::domain::identity::Resume;
 use crate::domain::ledger::Ledger;
-use crate::domain::position::Generation;
+use crate::domain::position::{Generation, Span};
 use crate::platform::fs::{Fs, StateFile};
 use crate::source::file::{BLOCK_BYTES, FollowedFile};
 
@@ -29,7 +29,7 @@ const COPIED_MAX: u64 = 256 << 20;
 
 impl Pipeline {
     /// Keeps what the next start could not read again. To be called when nothing is read any more.
-    pub(super) fn keep_pending(&mut self) {
+    pub fn keep_pending(&mut self) {
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
             let Some(generation) = lane.file.generation() else { continue };
@@ -79,13 +79,16 @@ impl Pipeline {
     fn write(&mut self, index: usize, generation: Generation) -> io::Result<u64> {
         let file = self.create(generation)?;
         let key = self.lanes[index].key;
-        let mut bytes = 0;
+        let (mut bytes, mut lost) = (0, Vec::new());
         for (tracked, _) in self.tracker.iter().filter(|(tracked, _)| tracked.lane == key) {
             if let Some(line) = &tracked.line {
                 bytes += write_line(file.as_ref(), line.bytes.as_slice(), line.offset)?;
+            } else if tracked.class.is_none() {
+                // On its way to the rejects, which can't be written.
+                lost.push(Span { start: tracked.end - tracked.amount.bytes, end: tracked.end });
             }
         }
-        bytes += write_frames(file.as_ref(), &mut self.lanes[index])?;
+        bytes += write_frames(file.as_ref(), &mut self.lanes[index], &mut lost)?;
         if self.lanes[index].state != LaneState::Over {
             // What was not read is told now or never: the next start goes on in what is kept.
             self.end_cut_life_now(index);
@@ -97,9 +100,13 @@ impl Pipeline {
                 self.edges.fs.remove(&self.path_of(generation))?;
                 return Ok(0);
             }
-            bytes += write_frames(file.as_ref(), lane)?;
+            bytes += write_frames(file.as_ref(), lane, &mut lost)?;
         }
         self.finish_keeping(file.as_ref())?;
+        for Span { start: from, end: to } in lost {
+            let (generation, reason) = (Some(generation), LostReason::TruncatedUnread);
+            self.lose(Lost { generation, from, to, reason });
+        }
         Ok(bytes)
     }
 
@@ -188,24 +195,24 @@ fn write_line(file: &dyn StateFile, line: &[u8], offset: u64) -> io::Result<u64>
     Ok(line.len() as u64 + 1)
 }
 
-/// The lines that nobody has taken yet.
-fn write_frames(file: &dyn StateFile, lane: &mut Lane) -> io::Result<u64> {
+/// The lines that nobody has taken yet. Of one that is too long, only the beginning is there: it is lost.
+fn write_frames(file: &dyn StateFile, lane: &mut Lane, lost: &mut Vec<Span>) -> io::Result<u64> {
     let mut bytes = 0;
     while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
-        bytes += write_frame(file, &frame)?;
+        let offset = frame.span.start + frame.skipped;
+        bytes += match &frame.content {
+            // One that was torn by the cut has no end.
+            Content::Line(line) if frame.span.end == offset + line.as_slice().len() as u64 => {
+                file.write_all_at(line.as_slice(), offset)?;
+                line.as_slice().len() as u64
+            }
+            Content::Line(line) => write_line(file, line.as_slice(), offset)?,
+            Content::Oversize(_) => {
+                lost.push(frame.span);
+                0
+            }
+            Content::Blank => 0,
+        };
     }
     Ok(bytes)
-}
-
-fn write_frame(file: &dyn StateFile, frame: &Frame) -> io::Result<u64> {
-    let offset = frame.span.start + frame.skipped;
-    match &frame.content {
-        // One that was torn by the cut has no end.
-        Content::Line(line) if frame.span.end == offset + line.as_slice().len() as u64 => {
-            file.write_all_at(line.as_slice(), offset)?;
-            Ok(line.as_slice().len() as u64)
-        }
-        Content::Line(line) => write_line(file, line.as_slice(), offset),
-        Content::Blank | Content::Oversize(_) => Ok(0),
-    }
 }

@@ -182,14 +182,14 @@ impl Pipeline {
     }
 
     /// Commits what is settled, unless a commit is under way.
-    pub(super) fn commit_now(&mut self) {
+    pub fn commit_now(&mut self) {
         if self.position.committing.is_none() && self.position.uncommitted {
             self.commit(self.edges.clock.now());
         }
     }
 
     /// Whether everything that is settled is durable.
-    pub(super) fn is_committed(&self) -> bool {
+    pub fn is_committed(&self) -> bool {
         self.position.is_committed()
     }
 

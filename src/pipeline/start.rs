@@ -187,6 +187,12 @@ impl Pipeline {
             }
         };
         let lost = match resume {
+            Found::Same
+                if !file.identity().is_same_file(&live.identity) && self.take_up_kept(live) =>
+            {
+                self.go_on_behind_kept(file, live);
+                return;
+            }
             Found::Same => {
                 let (offset, size) = (live.offset, file.size());
                 info!(offset, size, "resumed: the input goes on from here");
@@ -218,6 +224,21 @@ impl Pipeline {
             // It waits for a place, and may be rotated before it gets one.
             self.rotations.seen.remove(file.identity());
         }
+    }
+
+    /// A copy at the path of a file whose rest was kept goes on behind what both have. The kept one may have
+    /// more, written to it while the copy stood here.
+    fn go_on_behind_kept(&mut self, mut copy: FollowedFile, live: &GenerationState) {
+        let max_line = self.settings.max_line_bytes;
+        let kept = self.lanes.iter().find(|lane| lane.file.generation() == live.generation);
+        let common = kept.and_then(|kept| copy.common_with(&kept.file).ok().flatten());
+        let offset = common.map_or(live.offset, |common| common.end);
+        copy.start_again(max_line);
+        info!(offset, "a copy of it is at the input path: it is read behind what both have");
+        if let Err(error) = copy.move_to(offset, max_line) {
+            error!(%error, "cannot go there: reading it from its start");
+        }
+        self.add_lane(copy, Ledger::default());
     }
 
     /// What the file at the path is to the life that is known.

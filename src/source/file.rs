@@ -281,11 +281,14 @@ impl FollowedFile {
     /// Reads what is new, at most a block.
     pub fn read(&mut self) -> io::Result<Read> {
         let facts = self.file.facts()?;
+        let size_before = self.extent.size();
         self.extent.see(&facts);
         self.go_back_before_nuls(facts.size)?;
         let (position, known_size, left) =
             (self.framer.position(), self.extent.size(), self.extent.shrunk_to());
         let cut = |truncated| {
+            // What other content has grown by is not of this one.
+            let known_size = if truncated { known_size } else { size_before };
             let unread = Span { start: position, end: known_size.max(position) };
             Ok(Read::Cut(Cut { truncated, left: left.unwrap_or(facts.size), unread }))
         };
@@ -392,10 +395,16 @@ impl FollowedFile {
         (!is_packed(&self.path)).then_some(self.extent.size())
     }
 
-    /// Looks at the size anew.
+    /// Looks at the size anew. What it has grown by counts if what was read is still there: else it is of
+    /// another content, which the next read tells.
     pub fn refresh_size(&mut self) -> io::Result<u64> {
         let facts = self.file.facts()?;
-        self.extent.see(&facts);
+        let may_tell = !is_packed(&self.path) && !self.framer.tail().is_empty();
+        let has_grown = facts.size > self.extent.size() && !self.has_shrunk();
+        // That one can't look says nothing of it.
+        if !(has_grown && may_tell && self.is_intact().is_ok_and(|intact| !intact)) {
+            self.extent.see(&facts);
+        }
         Ok(self.extent.size())
     }
 

@@ -56,6 +56,7 @@ counters! {
     written_where_replaced,
     unterminated_last_lines,
     resumed_from_a_copy,
+    resumed_from_what_was_kept,
     resumed_after_a_rotation_while_down,
     unseen_life_opened,
     cut_to_its_tail,

@@ -293,8 +293,12 @@ impl Disk {
 
     /// Opens an input file for reading.
     pub(crate) fn open_input(&mut self, path: &Path) -> io::Result<u64> {
-        self.input_call(1)?;
-        if self.directory_closed {
+        if is_state(path) {
+            self.state_call(Call::Look)?;
+        } else {
+            self.input_call(1)?;
+        }
+        if self.directory_closed && !is_state(path) {
             return Err(error(EACCES));
         }
         let uid = self.at(path).ok_or_else(|| error(ENOENT))?;

@@ -13,7 +13,7 @@ use openalgo_bridge::platform::clock::Clock;
 use openalgo_bridge::platform::fs::{FileFacts, Fs, InputFile, StateFile};
 use openalgo_bridge::sink::{Health, Message, Secrets, Sink, State};
 
-use crate::disk::{Call, Disk, INPUT_DIRECTORY};
+use crate::disk::{Call, Disk, INPUT_DIRECTORY, STATE};
 use crate::model::Model;
 
 /// The model, as all doors share it. Only one thread ever uses it.
@@ -89,6 +89,9 @@ impl Fs for Shared {
         let mut model = self.model();
         let uid = excusing(&mut model, |disk| disk.open_input(path))?;
         let handle = model.on_opened(uid);
+        if path.starts_with(STATE) {
+            model.on_kept_opened(uid);
+        }
         drop(model);
         Ok(Arc::new(OpenInput { shared: self.clone(), uid, handle }))
     }

@@ -65,6 +65,8 @@ pub(crate) struct Track {
     pub(crate) life: u64,
     /// It was made from another file, and nobody has it open to write to it.
     pub(crate) copy: bool,
+    /// It stands in the state directory.
+    pub(crate) kept: bool,
     /// It was beside the input before the first start: nobody asks for it.
     pub(crate) before_start: bool,
     /// Whether it is found is left open, see `owed.rs`.
@@ -121,6 +123,10 @@ pub(crate) struct Model {
     /// Records that are not settled, by place, of the present run or the one that just died.
     pub(crate) open: BTreeMap<(Generation, u64), (RecordId, usize)>,
     pub(crate) places: BTreeMap<RecordId, (Generation, u64)>,
+    /// What the sink has not reported on.
+    pub(crate) in_flight: BTreeMap<RecordId, usize>,
+    /// The present run reads what was kept of a file that is gone.
+    pub(crate) took_kept: bool,
     /// Which line a place holds, and which file a generation is of.
     pub(crate) named: BTreeMap<(Generation, u64), usize>,
     pub(crate) generations: BTreeMap<Generation, u64>,
@@ -183,6 +189,8 @@ impl Model {
             alive: false,
             open: BTreeMap::new(),
             places: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            took_kept: false,
             named: BTreeMap::new(),
             generations: BTreeMap::new(),
             consumed: BTreeSet::new(),
@@ -220,6 +228,8 @@ impl Model {
         self.broker.flight.clear();
         self.broker.outcomes.clear();
         self.broker.last_outcome = None;
+        self.in_flight.clear();
+        self.took_kept = false;
         self.consumed.clear();
         self.read_at.clear();
         self.sent.clear();

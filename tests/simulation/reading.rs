@@ -92,6 +92,16 @@ impl Model {
         self.next_handle
     }
 
+    /// What an earlier run kept of a file that is gone: its lines, each where it stood.
+    pub(crate) fn on_kept_opened(&mut self, uid: u64) {
+        self.took_kept = true;
+        self.counters.resumed_from_what_was_kept += 1;
+        let track = self.tracks.entry(uid).or_default();
+        (track.copy, track.kept) = (true, true);
+        track.placed.clear();
+        self.place_lines(uid);
+    }
+
     /// The daemon follows a file that it opened.
     fn on_followed(&mut self, id: u64) {
         let Some(handle) = self.handles.get_mut(&id) else { return };
@@ -182,6 +192,7 @@ impl Model {
         if !handle.is_lane || handle.was_read {
             handle.learn_beginning(start, data);
         } else if !new
+            && handle.known.len() < end as usize
             && (self.tracks[&uid].copy
                 || self.tracks.values().any(|track| track.replaces == Some(uid)))
         {

@@ -74,6 +74,7 @@ impl Model {
         self.name(place, line, read.map(|(_, uid)| uid));
         self.open.insert(place, (id, line));
         self.places.insert(id, place);
+        self.in_flight.insert(id, line);
         // A line that is read once is sent once. What a cut left without its LF is sent as the last
         // line of a file that is over, and nobody saw it being read as a line.
         let uncut = |home: &Home| {
@@ -151,12 +152,17 @@ impl Model {
         self.send();
         for (id, outcome) in self.broker.outcomes.drain(..) {
             if !matches!(outcome, Outcome::Refused(_))
-                && let Some(place) = self.places.get(&id)
-                && let Some((_, line)) = self.open.get(place).filter(|(open, _)| *open == id)
+                && let Some(line) = self.in_flight.remove(&id)
             {
-                self.lines.all[*line].settled = true;
-                self.open.remove(place);
+                self.lines.all[line].settled = true;
                 self.run_delivered += u64::from(outcome == Outcome::Delivered);
+                // A line that is read at two places may be in flight twice.
+                let place = self.places.get(&id);
+                if let Some(place) =
+                    place.filter(|place| self.open.get(place).is_some_and(|it| it.0 == id))
+                {
+                    self.open.remove(place);
+                }
             }
             outcomes.push((id, outcome));
         }
@@ -240,7 +246,8 @@ impl Model {
         // Of what replaced a file and was rotated before the daemon saw it, it can't tell which it is of.
         let unseen = self.tracks.get(&uid).is_some_and(|it| it.replaces.is_some() && it.opens == 1);
         let unseen = unseen && self.disk.input() != Some(uid);
-        if let Some(from) = behind.filter(|_| !self.blind_start && !unseen) {
+        // What was kept of a file has nothing by which to know copies of that.
+        if let Some(from) = behind.filter(|_| !self.blind_start && !unseen && !self.took_kept) {
             let text = format!("line {line} ends before {from}, where the run went on");
             self.violate("V8", text);
         }
@@ -258,7 +265,10 @@ impl Model {
         let furthest = self.furthest.entry((key, uid)).or_default();
         // Another life of it is another content, in another file by now.
         // What a first start at the end left out comes if the file is read from its start for some reason.
-        let in_file = furthest.0 != life || furthest.1 <= offset || self.config.at_end;
+        // A file that took the inode of another one may be taken for that, which came before it.
+        let same_inode = self.config.reuses && !self.config.births;
+        let in_file =
+            furthest.0 != life || furthest.1 <= offset || self.config.at_end || same_inode;
         *furthest = (life, offset);
         let written = track
             .placed

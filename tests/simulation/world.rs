@@ -291,7 +291,8 @@ impl World {
         let mut model = self.shared.model();
         model.counters.power_cuts += 1;
         model.disk.power_cut(&mut rng);
-        let uids: Vec<u64> = model.tracks.keys().copied().collect();
+        let inputs = model.tracks.iter().filter(|(_, track)| !track.kept);
+        let uids: Vec<u64> = inputs.map(|(uid, _)| *uid).collect();
         for uid in
             uids.into_iter().filter(|uid| model.disk.nodes.contains_key(uid)).collect::<Vec<_>>()
         {
@@ -363,34 +364,57 @@ impl World {
     pub(crate) fn stop(&mut self) {
         let Some(daemon) = &mut self.daemon else { return };
         daemon.pipeline.on(Event::Stop);
+        let mut done = false;
         for _ in 0..60 {
             let Some(daemon) = &mut self.daemon else { return };
-            let done = daemon.turn(&self.shared, self.config.records) == Next::Done;
+            done = daemon.turn(&self.shared, self.config.records) == Next::Done;
             if done {
-                let mut model = self.shared.model();
-                model.counters.clean_stops += 1;
-                model.alive = false;
-                drop(model);
-                self.daemon = None;
-                self.untouched = true;
-                self.shared.model().end_run(true);
-                return;
+                break;
             }
             self.disk_works();
             let mut model = self.shared.model();
             model.acknowledge(16, 0);
             model.now += Duration::from_millis(20);
         }
-        self.kill(None);
+        self.leave(done);
+    }
+
+    /// As the owner's loop ends.
+    fn leave(&mut self, done: bool) {
+        let Some(daemon) = &mut self.daemon else { return };
+        daemon.pipeline.keep_pending();
+        for _ in 0..3 {
+            let Some(daemon) = &mut self.daemon else { return };
+            if daemon.pipeline.is_committed() {
+                break;
+            }
+            daemon.pipeline.commit_now();
+            self.disk_works();
+            if let Some(daemon) = &mut self.daemon {
+                daemon.hand_over_reports();
+            }
+        }
+        let mut model = self.shared.model();
+        model.counters.clean_stops += u64::from(done);
+        model.counters.kills += u64::from(!done);
+        model.alive = false;
+        drop(model);
+        self.daemon = None;
+        self.untouched = done;
+        self.shared.model().end_run(done);
     }
 }
 
 impl Daemon {
-    /// Hands over what was reported and turns until there is nothing to do at once.
-    fn turn(&mut self, shared: &Shared, records: u64) -> Next {
+    fn hand_over_reports(&mut self) {
         for report in self.reports.drain(..) {
             self.pipeline.on(Event::State(report));
         }
+    }
+
+    /// Hands over what was reported and turns until there is nothing to do at once.
+    fn turn(&mut self, shared: &Shared, records: u64) -> Next {
+        self.hand_over_reports();
         let mut next = Next::Again;
         for _ in 0..8 {
             next = self.pipeline.turn();
