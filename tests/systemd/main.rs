@@ -22,6 +22,7 @@ mod ends;
 mod machine;
 mod many;
 mod openalgo;
+mod panics;
 mod pipe;
 mod reload;
 mod rollback;

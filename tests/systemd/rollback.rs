@@ -24,13 +24,13 @@ const TO_SOCKETIO: Duration = Duration::from_secs(10);
 const TO_KAFKA: Duration = Duration::from_secs(5);
 
 /// An app that appends a line every few milliseconds until it is told to stop.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Load {
-    fn from(machine: &Machine, first: u64) -> Self {
+    pub fn from(machine: &Machine, first: u64) -> Self {
         let (path, stop) = (machine.path(INPUT), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -48,7 +48,7 @@ impl Load {
     }
 
     /// The number that would come next.
-    fn stop(self) -> u64 {
+    pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
