@@ -31,3 +31,4 @@ mod start;
 mod topic;
 mod units;
 mod watchdog;
+mod withheld;
