@@ -181,6 +181,13 @@ fn fi_06_fi_10_killed_stopped_and_not_startable_no_writer_sees_an_error_and_no_l
     for _ in 0..5 {
         machine.succeed(&["systemctl", "restart", KEEPER]);
     }
+    // All of it, with the child that holds the pipe when it is restarted: the daemon holds it, too.
+    for (restarts, signal) in
+        (1..).zip(["--signal=SIGTERM", "--signal=SIGKILL", "--signal=SIGKILL"])
+    {
+        machine.succeed(&["systemctl", "kill", signal, KEEPER]);
+        machine.wait_for_restarts(KEEPER, restarts);
+    }
     let written = writers.stop();
     assert_eq!(expect_all(&machine, &broker, &written), repeated);
     eprintln!("measured: in all {} lines, {repeated} repeated", written.iter().sum::<u64>());
