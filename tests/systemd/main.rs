@@ -30,5 +30,6 @@ mod secrets;
 mod start;
 mod topic;
 mod units;
+mod upgrade;
 mod watchdog;
 mod withheld;
