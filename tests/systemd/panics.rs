@@ -20,8 +20,13 @@ const DIRECTORY: &str = "/run/openalgo-bridge";
 /// A panic's message may quote what is in a line.
 const CANARY: u64 = 777_777_777;
 
+/// The unit's settings with which it may, and is back soon.
+pub fn allowed() -> String {
+    format!("RestartSec=50ms\nEnvironment=PANIC_ON_PURPOSE={DIRECTORY}")
+}
+
 /// Has the daemon panic at a place that it comes to. What brings it there may fail with it.
-fn panic_at(machine: &Machine, place: &str, to_bring_it_there: &[&str]) {
+pub fn panic_at(machine: &Machine, place: &str, to_bring_it_there: &[&str]) {
     let message = format!("cannot take {}", event(CANARY));
     let path = machine.path(DIRECTORY).join(place);
     // Complete when it is there.
@@ -35,7 +40,7 @@ fn panic_at(machine: &Machine, place: &str, to_bring_it_there: &[&str]) {
 }
 
 /// What the journal has of panics: which thread, and how bad that is.
-fn told(machine: &Machine) -> Vec<String> {
+pub fn told(machine: &Machine) -> Vec<String> {
     let fields = ["journalctl", "--no-pager", "-o", "cat", "-p", "crit", "-u", UNIT];
     let journal = machine.succeed(&fields);
     let thread = |line: &str| {
@@ -57,7 +62,7 @@ fn pr_10_a_panic_on_any_thread_ends_the_process_it_is_back_and_nothing_is_lost()
         ("KAFKA_ORDER_EVENTS_TOPIC", TOPIC),
     ];
     machine.configure(ENV_FILE, &kafka);
-    machine.drop_in(UNIT, &format!("RestartSec=50ms\nEnvironment=PANIC_ON_PURPOSE={DIRECTORY}"));
+    machine.drop_in(UNIT, &allowed());
     machine.append(0..100);
     machine.start(UNIT);
     let load = Load::from(&machine, 100);
@@ -106,7 +111,7 @@ fn pr_10_a_panic_on_any_thread_ends_the_process_it_is_back_and_nothing_is_lost()
 fn pr_10_a_server_that_takes_no_clients_any_more_is_not_left_alive() {
     let machine = Machine::with_bridge();
     machine.configure(ENV_FILE, &[]);
-    machine.drop_in(UNIT, &format!("RestartSec=50ms\nEnvironment=PANIC_ON_PURPOSE={DIRECTORY}"));
+    machine.drop_in(UNIT, &allowed());
     machine.start(UNIT);
     wait_for("the port", || machine.status()["listen"]["socketio"].is_string().then_some(()));
     fs::write(machine.path(DIRECTORY).join("socketio"), event(CANARY)).unwrap();
