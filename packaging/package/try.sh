@@ -66,8 +66,23 @@ leftovers() {
   sh_ "find /etc /usr /var /run -xdev -name '*openalgo*' ! -path '/var/lib/dpkg/*' ! -path '/var/log/*' | sort"
 }
 
+line='{"event_type":"order_event","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"s","data":{}}'
 append() {
-  sh_ "for n in \$(seq $1); do echo '{\"event_type\":\"order_event\",\"timestamp\":\"2026-01-29T10:30:45Z\",\"user_id\":\"u\",\"source\":\"s\",\"data\":{}}'; done >>$events"
+  sh_ "for n in \$(seq $1); do echo '$line'; done >>$events"
+}
+# The app, a line every few milliseconds.
+begin_load() {
+  sh_ "rm -f /run/enough; until [[ -e /run/enough ]]; do echo '$line' >>$events; sleep 0.005; done" &
+  load=$!
+}
+end_load() {
+  run touch /run/enough
+  wait "$load"
+}
+written() { sh_ "wc -l <$events"; }
+# What the ids of its events begin with.
+generation() {
+  run openalgo-bridge status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["input"]["generation"])'
 }
 delivered() {
   sh_ "openalgo-bridge status --caught-up --wait 30 >/dev/null && openalgo-bridge status --json" |
@@ -103,7 +118,7 @@ running() {
 }
 
 upgraded() {
-  local before after
+  local before after named lines
   sh_ "echo \"BRIDGE_LOG_LEVEL = 'debug'\" >>/etc/$name/.env"
   sh_ "install -m 640 -g $name /etc/$name/.env /etc/$name/second.env &&
     printf \"BRIDGE_INPUT = '/var/lib/openalgo-events/second.jsonl'\nSOCKETIO_LISTEN = '127.0.0.1:5056'\nBRIDGE_HTTP_LISTEN = '127.0.0.1:9821'\nBRIDGE_STATE_DIR = '/var/lib/openalgo-bridge/second'\n\" >>/etc/$name/second.env"
@@ -116,12 +131,18 @@ upgraded() {
   before=$(run systemctl show -P MainPID $unit)
   append 100
   later_version
+  named=$(generation)
+  begin_load
+  until (($(written) > 300)); do sleep 0.05; done
   install_deb "$work/later.deb" --force-confdef --force-confold
   after=$(run systemctl show -P MainPID $unit)
   expect active "upgraded" systemctl is-active $unit
   [[ $before != "$after" ]] || die "the upgrade left the old binary running"
-  append 100
-  [[ $(delivered) == 300 ]] || die "an upgrade lost or repeated lines"
+  lines=$(written)
+  until (($(written) > lines + 100)); do sleep 0.05; done
+  end_load
+  [[ $(delivered) == $(written) ]] || die "an upgrade lost or repeated lines: $(delivered) of $(written)"
+  [[ $(generation) == "$named" ]] || die "the ids of events do not go on"
   expect "BRIDGE_LOG_LEVEL = 'debug'" "the edited configuration" tail -n 1 /etc/$name/.env
   expect "root:$name 640" "the configuration, upgraded" stat -c '%U:%G %a' /etc/$name/.env
   expect enabled "upgraded" systemctl is-enabled $unit

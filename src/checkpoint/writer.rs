@@ -14,6 +14,7 @@ use super::store::{Lock, Store};
 use super::{Checkpoint, Committer, format};
 use crate::domain::acks::RecordId;
 use crate::platform::fs::StateFile;
+use crate::platform::panics::on_purpose;
 
 /// How long the thread waits before it tries a failed write of rejects again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -255,6 +256,7 @@ impl StateWriter {
         let tray = Arc::clone(&shared);
         let run = move || {
             while let Some(work) = tray.next_work(scribe.is_behind()) {
+                on_purpose("state-writer");
                 scribe.work(work, &mut report);
             }
         };

@@ -21,7 +21,7 @@ pub(super) fn check(arguments: &Arguments, options: &Check) -> Exit {
     }
     match verdict(&loaded) {
         Ok(settings) if options.connect => {
-            print(out + "the configuration is good").max(connect::connect(&settings))
+            print(out + "the configuration is good").max(connect::connect(arguments, &settings))
         }
         Ok(settings) => match connect::what_stops(&settings).as_slice() {
             [] => print(out + "the configuration is good"),

@@ -22,7 +22,7 @@ use crate::telemetry::snapshot::{Latest, Snapshot};
 pub(super) const STATUS_SOCKET: &str = "status.sock";
 
 /// In systemd's runtime directory, where there is one.
-pub(super) fn status_socket(settings: &Settings) -> PathBuf {
+fn status_socket(settings: &Settings) -> PathBuf {
     let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
     directory.unwrap_or_else(|| settings.state_dir.clone()).join(STATUS_SOCKET)
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Instant;
 
+use crate::platform::panics::on_purpose;
 use crate::service::readiness::{self, Condition};
 use crate::telemetry::health::alive;
 use crate::telemetry::snapshot::{Latest, Snapshot};
@@ -13,10 +14,13 @@ use crate::telemetry::snapshot::{Latest, Snapshot};
 /// for `/healthz`.
 pub(super) fn tell(latest: &Latest) -> io::Result<()> {
     let latest = latest.clone();
-    readiness::start(move || Condition {
-        ready: latest.has_turned(),
-        alive: alive(latest.overdue(Instant::now())).is_ok(),
-        status: line(&latest.get()),
+    readiness::start(move || {
+        on_purpose("systemd");
+        Condition {
+            ready: latest.has_turned(),
+            alive: alive(latest.overdue(Instant::now())).is_ok(),
+            status: line(&latest.get()),
+        }
     })
 }
 

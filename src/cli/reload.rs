@@ -8,6 +8,7 @@ use crate::config::{
     self, Effective, Loaded, ProcessEnvironment, Purpose, Request, Settings, changed,
 };
 use crate::pipeline::{Event, Mailbox};
+use crate::platform::panics::on_purpose;
 use crate::sink::Secrets;
 
 /// What the daemon was started with, and where it takes what is new.
@@ -25,6 +26,7 @@ impl Reload {
 
     /// Reads everything, and takes from it what may change. One mistake anywhere: nothing.
     pub(super) fn again(&self) {
+        on_purpose("signals");
         let loaded = config::load(&self.request, &ProcessEnvironment);
         match loaded.for_run() {
             Ok(settings) => {

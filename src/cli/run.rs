@@ -23,6 +23,7 @@ use crate::domain::acks::Limits;
 use crate::pipeline::{self, Edges, Event, FileStore, Mailbox, Start, StartAt};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Fs, InputFile, RealFs};
+use crate::platform::vital;
 use crate::service::descriptors::Descriptors;
 use crate::service::{self, signals};
 use crate::sink::rejects::RejectsFile;
@@ -44,7 +45,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         Ok(log) => log,
         Err(error) => return complain(&format_args!("cannot start the log: {error}"), Exit::Io),
     };
-    std::panic::set_hook(Box::new(panic_ends_the_process));
+    // The journal would take a line without a priority for one of the least.
+    let priority = if format(settings.log_format) == Format::Journal { "<2>" } else { "" };
+    std::panic::set_hook(Box::new(move |info| panic_ends_the_process(info, priority)));
     let exit = daemon(arguments, &loaded, &settings);
     log.flush();
     exit
@@ -230,16 +233,17 @@ fn format(format: LogFormat) -> Format {
 
 /// A panic of ours is a mistake of ours: the process ends, systemd starts it again, and the
 /// position is as good as the last commit. One on the threads of connections is a lost connection:
-/// no stranger's packet may end the daemon. The message of a panic may quote data, so only its
-/// place is told.
-fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>) {
+/// no stranger's packet may end the daemon; unless it is in what takes them, and nobody could connect
+/// any more. The message of a panic may quote data, so only its place is told.
+fn panic_ends_the_process(info: &std::panic::PanicHookInfo<'_>, priority: &str) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    if thread == THREADS || thread == telemetry::http::THREAD {
+    let of_connections = thread == THREADS || thread == telemetry::http::THREAD;
+    if of_connections && !vital::is_running() {
         error!(place, "a bug: serving a connection panicked; the connection is lost");
         return;
     }
-    let text = format!("openalgo-bridge: a bug: thread {thread} panicked at {place}\n");
+    let text = format!("{priority}openalgo-bridge: a bug: thread {thread} panicked at {place}\n");
     // A full pipe behind standard error must not keep the process.
     let (done, written) = std::sync::mpsc::sync_channel(1);
     let writer = std::thread::Builder::new().spawn(move || {

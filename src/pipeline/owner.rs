@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::{Event, Mailbox, Next, Pipeline};
+use crate::platform::panics::on_purpose;
 
 /// How long a full pipeline lets reports gather before it takes them: refilling for each of them
 /// would cost a switch of threads for each of them. The window holds much more than this.
@@ -43,6 +44,7 @@ pub fn run(pipeline: &mut Pipeline, mailbox: &Mailbox, shutdown_timeout: Duratio
             }
             pipeline.on(event);
         }
+        on_purpose("owner");
         let until = match pipeline.turn() {
             Next::Again => continue,
             Next::Done => return end(pipeline, mailbox),

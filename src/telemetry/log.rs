@@ -18,6 +18,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::platform::clock::{Clock as _, SystemClock, format_utc};
+use crate::platform::panics::on_purpose;
 
 /// How many lines may wait for a slow reader.
 const QUEUED_LINES: usize = 1024;
@@ -70,6 +71,7 @@ impl Log {
 
 fn write_lines(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
+        on_purpose("log");
         match job {
             // Nobody reads: nothing to do about it.
             Job::Line(line) => drop(io::stderr().write_all(line.as_bytes())),

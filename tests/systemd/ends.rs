@@ -13,7 +13,7 @@ use crate::topic::messages;
 
 /// Nothing is missing, and an event that came twice is the same event.
 #[track_caller]
-fn check(events: &HashMap<u64, Vec<String>>, count: u64) {
+pub fn check(events: &HashMap<u64, Vec<String>>, count: u64) {
     let missing: Vec<u64> = (0..count).filter(|number| !events.contains_key(number)).collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
     assert_eq!(events.len() as u64, count);

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::machine::{ENV_FILE, Machine, NO_BROKER, UNIT};
+use crate::panics;
 use crate::support::broker::Broker;
 use crate::support::events::event;
 use crate::support::wait_for;
@@ -143,7 +144,7 @@ fn fi_06_fi_10_killed_stopped_and_not_startable_no_writer_sees_an_error_and_no_l
     let machine = with_keeper();
     let broker = Broker::new(&machine.network(), true);
     machine.configure(ENV_FILE, &to_kafka(&broker));
-    machine.drop_in(UNIT, "RestartSec=50ms");
+    machine.drop_in(UNIT, &panics::allowed());
     // Before the daemon is there for the first time.
     let writers = Writers::start(&machine, &[0; 5]);
     machine.start(UNIT);
@@ -151,6 +152,10 @@ fn fi_06_fi_10_killed_stopped_and_not_startable_no_writer_sees_an_error_and_no_l
         machine.succeed(&["systemctl", "kill", "--signal=SIGKILL", UNIT]);
         machine.wait_for_restarts(UNIT, restarts);
     }
+    // And by a mistake of ours in the thread that moves its bytes.
+    panics::panic_at(&machine, "pipe", &[]);
+    machine.wait_for_restarts(UNIT, 26);
+    assert_eq!(panics::told(&machine), ["pipe"]);
     let mut written = writers.stop();
     let repeated = expect_all(&machine, &broker, &written);
     eprintln!("measured: 25 kills: {written:?} lines, {repeated} repeated");
@@ -180,6 +185,13 @@ fn fi_06_fi_10_killed_stopped_and_not_startable_no_writer_sees_an_error_and_no_l
     let writers = Writers::start(&machine, &written);
     for _ in 0..5 {
         machine.succeed(&["systemctl", "restart", KEEPER]);
+    }
+    // All of it, with the child that holds the pipe when it is restarted: the daemon holds it, too.
+    for (restarts, signal) in
+        (1..).zip(["--signal=SIGTERM", "--signal=SIGKILL", "--signal=SIGKILL"])
+    {
+        machine.succeed(&["systemctl", "kill", signal, KEEPER]);
+        machine.wait_for_restarts(KEEPER, restarts);
     }
     let written = writers.stop();
     assert_eq!(expect_all(&machine, &broker, &written), repeated);

@@ -10,10 +10,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) use self::input::likely_cause;
 use self::input::{input, refusing, writer};
+use super::args::Arguments;
 use super::{Exit, print, state_exit};
 use crate::checkpoint::store::{StateError, Store};
 use crate::config::{Settings, Via};
@@ -22,17 +22,13 @@ use crate::platform::fs::{Fs as _, RealFs};
 use crate::sink::finding::{Finding, Level, quoted};
 use crate::sink::kafka;
 use crate::sink::socketio::{relay, server};
-use crate::telemetry::client;
 
 /// The lock's name in the state directory.
 const LOCK: &str = "lock";
 
-/// How long a running daemon may take to say how it is.
-const ANSWER: Duration = Duration::from_secs(2);
-
 /// Tries everything and prints what it finds. 78 where `run` would not start, else 69 if something
 /// does not work.
-pub(super) fn connect(settings: &Settings) -> Exit {
+pub(super) fn connect(arguments: &Arguments, settings: &Settings) -> Exit {
     let user = User::current();
     let mut exit = show(&input(&settings.input, &user)).max(show(&[writer(&settings.input)]));
     let state = state(settings, &user, How::Try);
@@ -40,7 +36,7 @@ pub(super) fn connect(settings: &Settings) -> Exit {
     if !state.starts {
         exit = Exit::Config;
     }
-    let running = running(settings);
+    let running = running(arguments, settings);
     let http = running.as_ref().and_then(|status| status["listen"]["http"].as_str());
     exit = exit.max(show(super::http::inspect(settings, http).as_slice()));
     let found = match (&settings.kafka, &settings.socketio) {
@@ -56,11 +52,11 @@ pub(super) fn connect(settings: &Settings) -> Exit {
     exit.max(show(&found))
 }
 
-/// What the running daemon of this state directory says of itself.
-fn running(settings: &Settings) -> Option<serde_json::Value> {
-    let socket = super::http::status_socket(settings);
-    let (_, body) = client::request(&socket, "/status.json", ANSWER).ok()?;
-    serde_json::from_str(&body).ok()
+/// What the running daemon of this state directory says of itself, wherever it has its socket.
+fn running(arguments: &Arguments, settings: &Settings) -> Option<serde_json::Value> {
+    let (_, status) = super::status::answering(arguments, Some(settings))?;
+    let state_dir = super::http::absolute_state_dir(settings);
+    (status["state_dir"].as_str().map(Path::new) == Some(&state_dir)).then_some(status)
 }
 
 /// What is wrong with the state directory, if it keeps `run` from starting. Touches nothing.

@@ -18,6 +18,7 @@ use super::settings::{Settings, SettingsError, Timestamp};
 use super::{Connect, Failure, Message, Producer, Purpose, Report, Reports, SendError};
 use crate::domain::envelope::{Reason, Rejection};
 use crate::platform::clock::Clock;
+use crate::platform::panics::on_purpose;
 
 /// How long the poll thread waits at once. librdkafka wakes it for reports; the rest is for
 /// noticing that the producer was dropped, and each turn costs a little.
@@ -144,6 +145,7 @@ impl PollThread {
     fn run(self) {
         while !self.control.stop.load(Ordering::Acquire) {
             self.producer.poll(POLL);
+            on_purpose("kafka-poll");
             if self.control.probe.swap(false, Ordering::AcqRel) {
                 self.reports.post(Report::Probed(self.probe()));
             }

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::journal::Journal;
 use super::{Notice, PipeState, Settings};
 use crate::platform::fs::{FileKind, Fs as _, RealFs};
+use crate::platform::panics::on_purpose;
 use crate::platform::pipe::{Glass, Pipe};
 
 /// How often the path is looked at, and what failed is tried again.
@@ -91,6 +92,7 @@ impl Mover {
         loop {
             // Before the last turn, so that this one takes what is there when the daemon stops.
             let stop = self.state.stop.load(Ordering::SeqCst);
+            on_purpose("pipe");
             let turn = self.turn();
             self.show(turn.as_ref().err());
             if stop {

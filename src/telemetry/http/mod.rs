@@ -27,6 +27,8 @@ use self::answers::{Answers, Door};
 use self::connections::{Connections, Place};
 use self::listener::{Listener, Stream};
 use super::snapshot::{CaughtUp, Latest};
+use crate::platform::panics::on_purpose;
+use crate::platform::vital::vital;
 
 /// The name of its thread.
 pub const THREAD: &str = "http";
@@ -107,7 +109,7 @@ pub fn serve(settings: Settings) -> io::Result<Served> {
                     at(Door::Http, address, answers).await;
                 }
             };
-            tokio::join!(at_socket, elsewhere);
+            vital(async { tokio::join!(at_socket, elsewhere) }).await;
         });
     })?;
     Ok(Served { sockets })
@@ -140,6 +142,7 @@ async fn at(door: Door, address: Address, answers: Arc<Answers>) {
     loop {
         match listener.accept().await {
             Ok(stream) => {
+                on_purpose("http");
                 if let Some(place) = connections.admit(Instant::now()) {
                     tokio::spawn(connection(stream, place, door, loopback, Arc::clone(&answers)));
                 }
@@ -159,6 +162,7 @@ async fn connection(
     loopback: bool,
     answers: Arc<Answers>,
 ) {
+    on_purpose("http-connection");
     let place = &place;
     let service = service_fn(|request| {
         let answers = Arc::clone(&answers);

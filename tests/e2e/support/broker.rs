@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 /// A broker of a test's own, or the one that the tests share.
 pub struct Broker {
-    directory: PathBuf,
+    /// Settings and data, and `pid`.
+    pub directory: PathBuf,
     /// `host:port`.
     pub bootstrap: String,
     /// What it is started through.

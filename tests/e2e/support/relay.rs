@@ -16,6 +16,22 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// What an app wrote of this kind into its log.
+fn noted(log: &Path, kind: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+/// The numbers of the events that an app got, or was about to acknowledge, in order.
+pub fn numbers(log: &Path, kind: &str) -> Vec<u64> {
+    let numbers = |line: &Value| {
+        let numbers = line["numbers"].as_array().cloned().unwrap_or_default();
+        numbers.iter().filter_map(Value::as_u64).collect::<Vec<_>>()
+    };
+    noted(log, kind).iter().flat_map(numbers).collect()
+}
+
 /// A bridge that relays to an app, and the app.
 pub struct Relay {
     pub bridge: Bridge,
@@ -35,6 +51,18 @@ impl Drop for App {
 }
 
 impl App {
+    /// Starts one under a command such as `nsenter`. What it gets goes to `log`.
+    pub fn start(wrapper: &[String], log: &Path, arguments: &[&str]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join(".tools/python/bin/python");
+        let words = [wrapper, &[python.to_string_lossy().into_owned()]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(root.join("tests/clients/hostile_app.py"));
+        command.arg("--log").arg(log).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("the app"))
+    }
+
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
         assert!(status.expect("kill").success(), "kill -s {name}");
@@ -58,20 +86,13 @@ impl Relay {
 
     /// The app, run under a command such as `nsenter`.
     pub fn app_under(&self, wrapper: &[String], more: &[&str]) -> App {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = root.join(".tools/python/bin/python");
-        let words = [wrapper, &[python.to_string_lossy().into_owned()]].concat();
-        let mut command = Command::new(&words[0]);
-        command
-            .args(&words[1..])
-            .arg(root.join("tests/clients/hostile_app.py"))
-            .arg("--log")
-            .arg(&self.log);
-        if !more.contains(&"--unix") && !more.contains(&"--port") {
-            command.args(["--port", &self.port.to_string()]);
-        }
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        App(command.spawn().expect("the app"))
+        let port = self.port.to_string();
+        let own: &[&str] = if more.contains(&"--unix") || more.contains(&"--port") {
+            &[]
+        } else {
+            &["--port", &port]
+        };
+        App::start(wrapper, &self.log, &[own, more].concat())
     }
 
     /// Waits until the app can be reached, so that what follows does not begin with waiting longer and
@@ -91,18 +112,12 @@ impl Relay {
 
     /// What the app wrote of this kind.
     pub fn noted(&self, kind: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["kind"] == kind).collect()
+        noted(&self.log, kind)
     }
 
     /// The numbers of the events that the app got, or was about to acknowledge, in order.
     pub fn numbers(&self, kind: &str) -> Vec<u64> {
-        let numbers = |line: &Value| {
-            let numbers = line["numbers"].as_array().cloned().unwrap_or_default();
-            numbers.iter().filter_map(Value::as_u64).collect::<Vec<_>>()
-        };
-        self.noted(kind).iter().flat_map(numbers).collect()
+        numbers(&self.log, kind)
     }
 
     /// Waits until the position is at the end; every event was acknowledged then, the first time

@@ -18,6 +18,7 @@ use super::packet;
 use super::session::Session;
 use super::stream::Switch;
 use crate::platform::clock::Clock;
+use crate::platform::vital::vital;
 
 /// Why a client is not let in.
 const TOO_MANY: Refusal = Refusal::ForNow("too many clients");
@@ -126,7 +127,7 @@ impl Clients {
         // A session has one; more requests for it are refused by Engine.IO.
         upgrades.entry(id).or_insert((Instant::now() + at_most, switch));
         if nobody_looks {
-            tokio::spawn(Arc::clone(self).look_at_upgrades());
+            tokio::spawn(vital(Arc::clone(self).look_at_upgrades()));
         }
     }
 

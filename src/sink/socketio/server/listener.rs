@@ -35,6 +35,7 @@ use super::page::Page;
 use super::seldom::Seldom;
 use super::session::Sessions;
 use super::stream::{Patient, Switch};
+use crate::platform::panics::on_purpose;
 
 /// As the app's own server has them.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -149,6 +150,7 @@ impl Listener {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    on_purpose("socketio");
                     let Some(permit) = self.place().await else { return };
                     tokio::spawn(Arc::clone(&self).serve(stream, permit));
                 }

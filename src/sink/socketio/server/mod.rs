@@ -42,6 +42,7 @@ use self::session::{Session, Sessions};
 use crate::domain::acks::RecordId;
 use crate::domain::delivery::Outcome;
 use crate::platform::clock::Clock;
+use crate::platform::vital::vital;
 use crate::sink::socketio::THREADS;
 use crate::sink::{Health, Message, Secrets, Sink, State};
 
@@ -135,7 +136,7 @@ impl ServerSink {
         let sessions = Arc::new(Sessions::new(Arc::clone(&clients), gate));
         let gate = sessions.gate();
         let listener = Arc::new(Listener::new(&settings, sessions, bell));
-        runtime.spawn(Arc::clone(&listener).run());
+        runtime.spawn(vital(Arc::clone(&listener).run()));
         Ok(Self {
             settings,
             clock,
