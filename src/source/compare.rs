@@ -246,6 +246,17 @@ impl FollowedFile {
         Ok(same)
     }
 
+    /// Whether it begins with anything like text. Of random bytes, hardly ever some in a row could be; what
+    /// overwrites a file fills a block at least.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_text(&self) -> io::Result<bool> {
+        let head = self.peek(0, HEAD_BYTES)?;
+        let broken = head.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+        Ok(head.len() < HEAD_BYTES || broken * 8 <= head.len())
+    }
+
     /// Whether all there is in this file so far is what `other` begins with: it may be a copy of that
     /// which is being made, or nothing yet.
     ///

@@ -254,17 +254,6 @@ impl FollowedFile {
         self.peek(from, (end - from) as usize)
     }
 
-    /// Whether it begins with anything like text. Of random bytes, hardly ever some in a row could be; what
-    /// overwrites a file fills a block at least.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn is_text(&self) -> io::Result<bool> {
-        let head = self.peek(0, HEAD_BYTES)?;
-        let broken = head.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
-        Ok(head.len() < HEAD_BYTES || broken * 8 <= head.len())
-    }
-
     /// Moves a file opened at its start to the end of a line.
     pub fn move_to(&mut self, end: u64, max_line: usize) -> io::Result<()> {
         if end == 0 {
