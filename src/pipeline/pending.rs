@@ -53,14 +53,26 @@ impl Pipeline {
                     info!(%generation, bytes, "kept for the next start: it can't be read again");
                 }
                 Err(error) => {
-                    error!(%generation, %error, "cannot keep what can't be read again: it is lost");
+                    error!(%generation, %error, "cannot keep what can't be read again");
+                    self.lose_unkept(index, generation);
                 }
             }
         }
     }
 
+    /// What could not be kept is lost. The lane may have gone on in a copy since, which is there.
+    fn lose_unkept(&mut self, index: usize, generation: Generation) {
+        // Half of it would be read as if it were all.
+        let _ = self.edges.fs.remove(&self.path_of(generation));
+        let is_it = |lane: &&Lane| lane.file.generation() == Some(generation);
+        let Some(lane) = self.lanes.get(index).filter(is_it) else { return };
+        let (from, to) = (lane.settled(), lane.file.size().max(lane.file.position()));
+        let (generation, reason) = (Some(generation), LostReason::TruncatedUnread);
+        self.lose(Lost { generation, from, to, reason });
+    }
+
     /// The rest of a file that has no name any more.
-    fn copy(&self, index: usize, generation: Generation) -> io::Result<u64> {
+    fn copy(&mut self, index: usize, generation: Generation) -> io::Result<u64> {
         let (lane, file) = (&self.lanes[index], self.create(generation)?);
         let (from, mut to) = (lane.settled(), lane.settled());
         while to < from + COPIED_MAX {
@@ -72,6 +84,13 @@ impl Pipeline {
             to += block.len() as u64;
         }
         self.finish_keeping(file.as_ref())?;
+        // More of it was seen, and went.
+        let seen = lane.file.size();
+        let left = lane.file.shrunk_to().unwrap_or(to).clamp(from, to);
+        let (generation, reason) = (Some(generation), LostReason::TruncatedUnread);
+        if left < seen {
+            self.lose(Lost { generation, from: left, to: seen, reason });
+        }
         Ok(to - from)
     }
 

@@ -193,7 +193,12 @@ impl FollowedFile {
 
     /// Whether it was seen to be shorter than before, and that is not told yet.
     pub(super) fn has_shrunk(&self) -> bool {
-        self.extent.shrunk_to().is_some()
+        self.shrunk_to().is_some()
+    }
+
+    /// How short it was then, at the least.
+    pub fn shrunk_to(&self) -> Option<u64> {
+        self.extent.shrunk_to()
     }
 
     /// When it was last written, whatever that did.

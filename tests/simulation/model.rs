@@ -148,6 +148,8 @@ pub(crate) struct Model {
     pub(crate) checkpoints: Checkpoints,
     /// What must arrive or be told as lost, because the present run has seen it.
     pub(crate) owed: BTreeSet<Owed>,
+    /// What was, and vanished so that nobody could see it.
+    pub(crate) unnoticed: BTreeSet<Owed>,
     /// How many losses were told before those.
     pub(crate) told_before: usize,
     /// Files that found no place among the open ones, at the end of the last turn.
@@ -203,6 +205,7 @@ impl Model {
             continued: BTreeMap::new(),
             checkpoints: Checkpoints::default(),
             owed: BTreeSet::new(),
+            unnoticed: BTreeSet::new(),
             told_before: 0,
             waiting: 0,
             run_read: 0,

@@ -169,7 +169,7 @@ impl Model {
         self.count_told(loaded.map_or(&[], |checkpoint| &checkpoint.lost));
         let handed = loaded.and_then(|it| self.checkpoints.handed.get(&it.sequence).cloned());
         let (Some(checkpoint), Some(handed)) = (loaded, handed) else { return };
-        let promised = handed.promised.into_iter();
+        let promised = handed.promised.into_iter().filter(|owed| !self.unnoticed.contains(owed));
         let kept = promised.filter(|owed| !self.is_unnoticed(owed, checkpoint, &handed.files));
         self.owed = kept.collect();
         // Where all files have the same first line, and no more of it was settled, any may be it.

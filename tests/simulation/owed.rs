@@ -81,7 +81,9 @@ impl Model {
         let size = data.len() as u64;
         let mut lanes = self.handles.values().filter(|handle| handle.is_lane && handle.uid == uid);
         if lanes.all(|lane| lane.finds_itself_in(data)) {
-            self.owed.retain(|owed| owed.end > size || !gone.contains(owed));
+            let is_unnoticed = |owed: &Owed| owed.end <= size && gone.contains(owed);
+            self.unnoticed.extend(self.owed.iter().copied().filter(is_unnoticed));
+            self.owed.retain(|owed| !is_unnoticed(owed));
         }
     }
 

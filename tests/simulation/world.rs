@@ -383,6 +383,7 @@ impl World {
     fn leave(&mut self, done: bool) {
         let Some(daemon) = &mut self.daemon else { return };
         daemon.pipeline.keep_pending();
+        self.shared.model().on_turned();
         for _ in 0..3 {
             let Some(daemon) = &mut self.daemon else { return };
             if daemon.pipeline.is_committed() {
