@@ -45,8 +45,8 @@ pub(super) struct Rotations {
     undecided: Files,
     /// Told that the directory can't be listed.
     failing: Cell<bool>,
-    /// It could not be listed, or not all that is unseen could be opened: that was written after this.
-    unopened_since: Option<i64>,
+    /// It could not be listed, or not all that is unseen was opened: that was written after this.
+    pub(super) unopened_since: Option<i64>,
     /// Files that need a place among the open ones.
     pub(super) waiting: usize,
 }

@@ -77,6 +77,9 @@ impl Pipeline {
                 } else {
                     self.closed += known.ledger;
                     self.add_taken_up(file, Ledger::default(), known);
+                    // It may be another one, which others came before.
+                    let since = self.rotations.unopened_since.unwrap_or(i64::MAX);
+                    self.rotations.unopened_since = Some(since.min(known.modified_ns));
                 }
                 if let Some(size) = size {
                     self.lose_cut_off(known, size);

@@ -96,37 +96,38 @@ impl Pipeline {
 
     /// The lines that are still in memory.
     fn write(&mut self, index: usize, generation: Generation) -> io::Result<u64> {
-        let file = self.create(generation)?;
         let key = self.lanes[index].key;
-        let (mut bytes, mut lost) = (0, Vec::new());
+        let mut lines = InMemory::default();
         for (tracked, _) in self.tracker.iter().filter(|(tracked, _)| tracked.lane == key) {
             if let Some(line) = &tracked.line {
-                bytes += write_line(file.as_ref(), line.bytes.as_slice(), line.offset)?;
+                lines.add(line.bytes.as_slice(), line.offset);
             } else if tracked.class.is_none() {
                 // On its way to the rejects, which can't be written.
-                lost.push(Span { start: tracked.end - tracked.amount.bytes, end: tracked.end });
+                let start = tracked.end - tracked.amount.bytes;
+                lines.lost.push(Span { start, end: tracked.end });
             }
         }
-        bytes += write_frames(file.as_ref(), &mut self.lanes[index], &mut lost)?;
+        lines.take_from(&mut self.lanes[index]);
         if self.lanes[index].state != LaneState::Over {
             // What was not read is told now or never: the next start goes on in what is kept.
             self.end_cut_life_now(index);
-            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.key == key) else {
-                return Ok(bytes);
-            };
-            if lane.file.is_intact().unwrap_or(false) {
-                // All of it is in a copy, where the next start finds it.
-                self.edges.fs.remove(&self.path_of(generation))?;
+            let lane = self.lanes.iter_mut().find(|lane| lane.key == key);
+            // All of it may be in a copy, where the next start finds it.
+            let Some(lane) = lane.filter(|lane| !lane.file.is_intact().unwrap_or(false)) else {
                 return Ok(0);
-            }
-            bytes += write_frames(file.as_ref(), lane, &mut lost)?;
+            };
+            lines.take_from(lane);
+        }
+        let file = self.create(generation)?;
+        for (bytes, offset) in &lines.kept {
+            file.write_all_at(bytes, *offset)?;
         }
         self.finish_keeping(file.as_ref())?;
-        for Span { start: from, end: to } in lost {
+        for Span { start: from, end: to } in lines.lost {
             let (generation, reason) = (Some(generation), LostReason::TruncatedUnread);
             self.lose(Lost { generation, from, to, reason });
         }
-        Ok(bytes)
+        Ok(lines.kept.iter().map(|(bytes, _)| bytes.len() as u64).sum())
     }
 
     fn create(&self, generation: Generation) -> io::Result<Box<dyn StateFile>> {
@@ -152,7 +153,8 @@ impl Pipeline {
 
     /// Opens what was kept of a life, to go on at its offset.
     pub(super) fn find_kept(&self, known: &GenerationState) -> Option<FollowedFile> {
-        self.open_kept(known.generation?, known.offset).or_else(|| self.open_journaled(known))
+        let kept = self.open_kept(known.generation?, known.after, known.offset);
+        kept.or_else(|| self.open_journaled(known))
     }
 
     /// A line that a pipe's last writer did not end is in the journal, which is not followed any more.
@@ -165,11 +167,16 @@ impl Pipeline {
         (file.resume(&known_of(known), max_line).ok()? == Resume::Continue).then_some(file)
     }
 
-    fn open_kept(&self, generation: Generation, offset: u64) -> Option<FollowedFile> {
+    fn open_kept(
+        &self,
+        generation: Generation,
+        after: Option<Generation>,
+        offset: u64,
+    ) -> Option<FollowedFile> {
         let (path, max_line) = (self.path_of(generation), self.settings.max_line_bytes);
         let file = FollowedFile::open(self.edges.fs.as_ref(), &path, max_line, None);
         let mut file = file.ok().flatten()?;
-        file.go_on_as(generation, offset, max_line);
+        file.go_on_as(generation, after, offset, max_line);
         Some(file)
     }
 
@@ -182,7 +189,7 @@ impl Pipeline {
             let Ok(generation) = name.parse::<Generation>() else { continue };
             match checkpoint {
                 None => {
-                    if let Some(file) = self.open_kept(generation, 0) {
+                    if let Some(file) = self.open_kept(generation, None, 0) {
                         info!(%generation, "what was kept of a file that is gone is read");
                         self.add_moved(file, Ledger::default(), |_, _| false).is_kept = true;
                     }
@@ -208,30 +215,34 @@ impl Pipeline {
     }
 }
 
-/// A line as it stood there. Its line end may have been longer, or missing: NULs are skipped.
-fn write_line(file: &dyn StateFile, line: &[u8], offset: u64) -> io::Result<u64> {
-    file.write_all_at(&[line, b"\n"].concat(), offset)?;
-    Ok(line.len() as u64 + 1)
+/// Lines of a life whose file has them no more.
+#[derive(Default)]
+struct InMemory {
+    /// Each with its end, and where it stood.
+    kept: Vec<(Vec<u8>, u64)>,
+    /// What is not there as a whole.
+    lost: Vec<Span>,
 }
 
-/// The lines that nobody has taken yet. Of one that is too long, only the beginning is there: it is lost.
-fn write_frames(file: &dyn StateFile, lane: &mut Lane, lost: &mut Vec<Span>) -> io::Result<u64> {
-    let mut bytes = 0;
-    while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
-        let offset = frame.span.start + frame.skipped;
-        bytes += match &frame.content {
-            // One that was torn by the cut has no end.
-            Content::Line(line) if frame.span.end == offset + line.as_slice().len() as u64 => {
-                file.write_all_at(line.as_slice(), offset)?;
-                line.as_slice().len() as u64
-            }
-            Content::Line(line) => write_line(file, line.as_slice(), offset)?,
-            Content::Oversize(_) => {
-                lost.push(frame.span);
-                0
-            }
-            Content::Blank => 0,
-        };
+impl InMemory {
+    /// A line as it stood there. Its line end may have been longer, or missing: NULs are skipped.
+    fn add(&mut self, line: &[u8], offset: u64) {
+        self.kept.push(([line, b"\n"].concat(), offset));
     }
-    Ok(bytes)
+
+    /// The lines that nobody has taken yet. Of one that is too long, only the beginning is there.
+    fn take_from(&mut self, lane: &mut Lane) {
+        while let Some(frame) = lane.held.take().or_else(|| lane.file.next_frame()) {
+            let offset = frame.span.start + frame.skipped;
+            match &frame.content {
+                // One that was torn by the cut has no end.
+                Content::Line(line) if frame.span.end == offset + line.as_slice().len() as u64 => {
+                    self.kept.push((line.as_slice().to_vec(), offset));
+                }
+                Content::Line(line) => self.add(line.as_slice(), offset),
+                Content::Oversize(_) => self.lost.push(frame.span),
+                Content::Blank => {}
+            }
+        }
+    }
 }

@@ -140,8 +140,14 @@ impl FollowedFile {
     }
 
     /// Goes on at an offset of a life, with nothing before it to compare.
-    pub fn go_on_as(&mut self, generation: Generation, offset: u64, max_line: usize) {
-        self.generation = Some(generation);
+    pub fn go_on_as(
+        &mut self,
+        generation: Generation,
+        after: Option<Generation>,
+        offset: u64,
+        max_line: usize,
+    ) {
+        (self.generation, self.after) = (Some(generation), after);
         self.framer = LineFramer::new(offset, b"", max_line);
     }
 

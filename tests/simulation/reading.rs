@@ -25,6 +25,8 @@ pub(crate) struct Handle {
     pub(crate) was_read: bool,
     /// The bytes of the line that was read in part.
     pub(crate) unfinished: u64,
+    /// What it holds is read on in a copy.
+    goes_on_elsewhere: bool,
     /// Its size was asked for, and nothing read from it since.
     was_asked: bool,
     /// The life of the file that it was read in.
@@ -80,6 +82,7 @@ impl Model {
             is_other: false,
             is_cut: false,
             unfinished: 0,
+            goes_on_elsewhere: false,
             was_asked: false,
             tail: Vec::new(),
             known: Vec::new(),
@@ -189,13 +192,14 @@ impl Model {
         };
         // What a lane knows before its first read it knows from when it was opened; or, of a copy and of
         // what it replaced, from when they were compared.
-        if !handle.is_lane || handle.was_read {
+        let is_copy =
+            self.tracks[&uid].copy || self.tracks.values().any(|track| track.replaces == Some(uid));
+        // A look at what was read teaches nothing: it is compared with what is known.
+        let is_look =
+            !new && handle.is_lane && wanted <= CONTEXT_BYTES && handle.known.len() >= end as usize;
+        if !is_look && (!handle.is_lane || handle.was_read) {
             handle.learn_beginning(start, data);
-        } else if !new
-            && handle.known.len() < end as usize
-            && (self.tracks[&uid].copy
-                || self.tracks.values().any(|track| track.replaces == Some(uid)))
-        {
+        } else if !is_look && !new && is_copy {
             handle.learn(start, data);
         }
         if !new || count < wanted {
@@ -222,13 +226,20 @@ impl Model {
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let (uid, before) = (handle.uid, handle.position);
         let first = !std::mem::replace(&mut handle.was_read, true);
+        if first && position > 0 {
+            let others = self.handles.iter_mut().filter(|(other, _)| **other != id);
+            let same = others.filter(|(_, it)| it.is_lane && it.position == position);
+            same.for_each(|(_, it)| it.goes_on_elsewhere = true);
+        }
+        let Some(handle) = self.handles.get_mut(&id) else { return };
         // An unfinished line of content that was cut to its last lines is one of those.
         // NULs are read again where a line may be stored in their place.
         let nuls =
             before > 0 && handle.unfinished == before && handle.tail.iter().all(|it| *it == 0);
         let moved = !first && position != before && (position > 0 || nuls);
         // Of a file that was replaced, a line that goes on there and in its place is two, unless it was cut.
-        let replaced = self.tracks.values().any(|track| track.replaces == Some(uid));
+        let replaced = std::mem::take(&mut handle.goes_on_elsewhere)
+            || self.tracks.values().any(|track| track.replaces == Some(uid));
         let was_cut = self.tracks.get(&uid).is_some_and(|track| track.life != handle.life);
         let forgotten = if moved && (was_cut || !replaced) { handle.unfinished } else { 0 };
         handle.position = end;

@@ -112,7 +112,10 @@ impl Model {
         {
             let uid = self.first_of(uid);
             let known = *self.generations.entry(place.0).or_insert(uid);
-            if known != uid && !self.tracks.get(&known).is_none_or(|track| track.ambiguous) {
+            // In a copy that was moved to the path the life of another file goes on.
+            let is_back = self.tracks.get(&uid).is_some_and(|track| track.moved_back);
+            let is_ambiguous = self.tracks.get(&known).is_none_or(|track| track.ambiguous);
+            if known != uid && !is_back && !is_ambiguous {
                 let text = format!("files {known} and {uid} have the same generation {}", place.0);
                 self.violate("id", text);
             }
@@ -221,7 +224,10 @@ impl Model {
                     .iter()
                     .any(|home| home.uid == copied.uid && home.offset + length <= copied.read)
             });
-            if known || (cause < before.tick && before.uid == uid) {
+            // Two files that have one name are kept as one.
+            let alike = self.config.headers && self.config.reuses && !self.config.births;
+            let twice = cause < before.tick && before.uid == uid && !(alike && self.took_kept);
+            if known || twice {
                 self.violate("V8", format!("line {line} was sent twice without a reason"));
             }
             return;
