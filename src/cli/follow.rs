@@ -30,11 +30,6 @@ fn is_pipe(path: &Path) -> bool {
     RealFs.stat(path).is_ok_and(|facts| facts.kind == FileKind::Fifo)
 }
 
-/// Whether another bridge reads the pipe.
-fn is_taken(path: &Path) -> bool {
-    Pipe::open(path).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
 /// The file that is followed where a pipe may stand at the path.
 pub(super) fn followed(settings: &Settings) -> PathBuf {
     if is_pipe(&settings.input) {
@@ -75,7 +70,7 @@ pub(super) fn follow(
     mailbox: &Mailbox,
 ) -> Result<(), FollowError> {
     let is_pipe_now = is_pipe(&settings.input);
-    if is_pipe_now && is_taken(&settings.input) {
+    if is_pipe_now && Pipe::is_taken(&settings.input) {
         return Err(FollowError::Taken(settings.input.clone()));
     }
     let fs = Arc::clone(&edges.fs);

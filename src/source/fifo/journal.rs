@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +24,9 @@ const LIVE: &str = "pipe.jsonl";
 
 /// The first number. All are as long as this one, so that they sort as dates do.
 const FIRST: u64 = 1_000_000_000_000_000;
+
+/// How much is written anew at once.
+const REWRITE_BYTES: usize = 65_536;
 
 /// Where the journal of a state directory is.
 pub fn directory_in(state_dir: &Path) -> PathBuf {
@@ -42,26 +45,81 @@ pub fn holds_anything(state_dir: &Path) -> bool {
     live > 0 || !segments.is_empty()
 }
 
+/// The file of the segment that is written to.
+pub(super) trait Segment: Send {
+    /// Moves at most `count` bytes from the pipe to `offset`.
+    fn take(&self, pipe: &Pipe, offset: u64, count: usize) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`.
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills `buffer` from `offset` on.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes the content durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Segment for File {
+    fn take(&self, pipe: &Pipe, offset: u64, count: usize) -> io::Result<usize> {
+        pipe.move_to(self, offset, count)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// What a segment's file is used through: tests have one that fails.
+pub(super) type Through = Box<dyn Fn(File) -> Box<dyn Segment> + Send>;
+
 /// The segments, and the one that is written to.
 pub(super) struct Journal {
     directory: PathBuf,
     durable: Arc<Durable>,
+    through: Through,
     /// None: it can't be opened at the moment.
     live: Option<Live>,
 }
 
 struct Live {
-    file: File,
+    file: Box<dyn Segment>,
     id: (u64, u64),
     size: u64,
     synced: u64,
+    /// Whether what is not durable has to be written anew: after a failed fsync the next one says that it is
+    /// durable, and it need not be.
+    unsure: bool,
+}
+
+impl Live {
+    fn write_anew(&self) -> io::Result<()> {
+        let mut buffer = vec![0; REWRITE_BYTES];
+        let mut at = self.synced;
+        while at < self.size {
+            let count = (self.size - at).min(REWRITE_BYTES as u64) as usize;
+            self.file.read(&mut buffer[..count], at)?;
+            self.file.write(&buffer[..count], at)?;
+            at += count as u64;
+        }
+        Ok(())
+    }
 }
 
 impl Journal {
     /// Goes on with the journal in a state directory, or begins one.
     pub(super) fn open(state_dir: &Path, durable: Arc<Durable>) -> Self {
+        Self::open_through(state_dir, durable, Box::new(|file| Box::new(file)))
+    }
+
+    pub(super) fn open_through(state_dir: &Path, durable: Arc<Durable>, through: Through) -> Self {
         let directory = directory_in(state_dir);
-        let mut journal = Self { directory, durable, live: None };
+        let mut journal = Self { directory, durable, through, live: None };
         // What stands in the way is told when it is written to, and tried again until then.
         let _ = journal.live();
         journal
@@ -87,8 +145,9 @@ impl Journal {
         self.durable.set(id, 0);
         file.sync_all()?;
         RealFs.sync_directory(&self.directory)?;
-        self.durable.set(id, facts.len());
-        Ok(Live { file, id, size: facts.len(), synced: facts.len() })
+        let (file, size) = ((self.through)(file), facts.len());
+        self.durable.set(id, size);
+        Ok(Live { file, id, size, synced: size, unsure: false })
     }
 
     /// The live segment is opened anew if its name is gone, with the state directory perhaps.
@@ -106,7 +165,7 @@ impl Journal {
     /// The system's; what could not be moved is in the pipe.
     pub(super) fn take(&mut self, pipe: &Pipe, count: usize) -> io::Result<usize> {
         let live = self.live()?;
-        let moved = pipe.move_to(&live.file, live.size, count)?;
+        let moved = live.file.take(pipe, live.size, count)?;
         live.size += moved as u64;
         Ok(moved)
     }
@@ -117,7 +176,7 @@ impl Journal {
     /// The system's.
     pub(super) fn end_line(&mut self) -> io::Result<()> {
         let live = self.live()?;
-        StateFile::write_all_at(&live.file, b"\n", live.size)?;
+        live.file.write(b"\n", live.size)?;
         live.size += 1;
         Ok(())
     }
@@ -130,7 +189,7 @@ impl Journal {
         let live = self.live()?;
         let mut last = [b'\n'];
         if let Some(before) = live.size.checked_sub(1) {
-            live.file.read_exact_at(&mut last, before)?;
+            live.file.read(&mut last, before)?;
         }
         Ok(last == [b'\n'])
     }
@@ -144,7 +203,12 @@ impl Journal {
         if live.synced == live.size {
             return Ok(false);
         }
-        live.file.sync_data()?;
+        if live.unsure {
+            live.write_anew()?;
+        }
+        live.unsure = true;
+        live.file.sync()?;
+        live.unsure = false;
         live.synced = live.size;
         let (id, synced) = (live.id, live.synced);
         self.durable.set(id, synced);
@@ -224,17 +288,6 @@ pub fn drop_settled(state_dir: &Path, open: &[Identity]) -> io::Result<bool> {
         dropped = true;
     }
     Ok(dropped)
-}
-
-/// Removes a journal that was delivered whole.
-///
-/// # Errors
-/// The system's.
-pub fn remove(state_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory_in(state_dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// How far the live segment is durable.
