@@ -107,7 +107,10 @@ pub(super) fn follow(
                 }
             }
         };
+        let pipe = edges.pipe.clone();
+        let segments = pipe.as_ref().map(|pipe| pipe.keep_segments());
         let mut pipeline = Pipeline::new(settings_of_it, edges, &start);
+        drop(segments);
         if pipeline::run(&mut pipeline, mailbox, settings.shutdown_timeout) != Stopped::Left {
             return Ok(());
         }

@@ -289,6 +289,28 @@ fn fi_08_fi_15_calls_between_pipe_and_journal_that_fail_for_a_while_lose_and_rep
 }
 
 #[test]
+fn fi_08_segments_that_are_ended_while_a_start_looks_at_the_journal_are_all_delivered() {
+    // One of its looks takes long enough for several segments to be ended.
+    for when in 3..=7 {
+        let mut setup = setup();
+        setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+        let pipe = Pipe::of(&setup);
+        let slow = format!("getdents64:delay_enter=200000:delay_exit=200000:when={when}");
+        setup.bridge.wrapper = failing_from_the_start(&[journal(&setup.bridge)], &slow);
+        // The first start, and one that goes on.
+        for start in 0..2 {
+            pipe.write(&lines(start * 60..start * 60 + 60));
+            let daemon = setup.bridge.start();
+            wait_until_following(&daemon);
+            wait_until_caught_up(&setup.bridge);
+            assert_eq!(daemon.stop(), 0);
+        }
+        let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+        assert_eq!(consumer.wait_for_events(120), (0..120).collect::<Vec<_>>(), "{slow}");
+    }
+}
+
+#[test]
 fn fi_10_a_writer_that_waits_for_a_reader_finds_one_that_stays() {
     let mut setup = setup();
     let path = setup.bridge.input();

@@ -129,6 +129,8 @@ impl Mover {
         }
         self.sync()?;
         if self.is_segment_full() && self.journal.is_at_line_start().map_err(Blocked::Journal)? {
+            let state = Arc::clone(&self.state);
+            let _none_other = state.keep_segments();
             self.journal.seal().map_err(Blocked::Journal)?;
             more = true;
         }
