@@ -41,6 +41,12 @@ pub(super) fn followed(settings: &Settings) -> PathBuf {
 
 /// Removes the segments of the journal that a durable commit does not need.
 pub(super) fn drop_settled(state_dir: &Path, committed: &Checkpoint) {
+    // Without a pipe there is nothing to look for. With one, the newest life is in the journal, or nothing
+    // can be said of what is older.
+    let directory = journal::directory_in(state_dir);
+    if !committed.live().is_some_and(|live| live.path.starts_with(&directory)) {
+        return;
+    }
     let open: Vec<_> = committed.generations.iter().map(|state| state.identity).collect();
     // What is left is tried again after the next commit, and counts as full until then.
     let _ = journal::drop_settled(state_dir, &open);
