@@ -150,13 +150,15 @@ impl Journal {
         Ok(Live { file, id, size, synced: size, unsure: false })
     }
 
-    /// The live segment is opened anew if its name is gone, with the state directory perhaps.
+    /// The live segment is opened anew if its name is gone, with the state directory perhaps, or if somebody
+    /// cut it: behind its end there is nothing to go on with.
     pub(super) fn look_again(&mut self) {
-        let there = std::fs::metadata(self.directory.join(LIVE));
-        let id = there.map(|there| (there.dev(), there.ino())).ok();
-        if self.live.as_ref().is_some_and(|live| Some(live.id) != id && live.size == live.synced) {
-            self.live = None;
-        }
+        let there = std::fs::metadata(self.directory.join(LIVE)).ok();
+        let is_it = |live: &Live| {
+            let there = there.as_ref().filter(|there| (there.dev(), there.ino()) == live.id);
+            there.map_or(live.size > live.synced, |there| there.len() >= live.size)
+        };
+        self.live = self.live.take().filter(is_it);
     }
 
     /// Takes at most `count` bytes out of the pipe. Gives how many there were.

@@ -115,9 +115,10 @@ impl Mover {
     fn turn(&mut self) -> Result<bool, Blocked> {
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK_INTERVAL;
-            self.journal.look_again();
             self.look_at_path()?;
         }
+        // Each time: what is written to a file without a name is read by nobody.
+        self.journal.look_again();
         // Nothing more is taken before that which could not be made durable is.
         self.sync()?;
         let mut moved = 0;
@@ -154,7 +155,8 @@ impl Mover {
         let at_line_start = self.journal.is_at_line_start().map_err(Blocked::Journal)?;
         let Some(pipe) = self.next_pipe(at_line_start)? else { return Ok(0) };
         let used = self.used();
-        let full = used >= self.settings.max_bytes;
+        // A segment that is full is ended first, so that it can go once it is delivered: it may be all there is.
+        let full = used >= self.settings.max_bytes && !self.is_segment_full();
         if full && at_line_start && self.pipes[pipe].available().map_err(Blocked::Pipe)? > 0 {
             return Err(Blocked::Full(used));
         }
@@ -624,6 +626,44 @@ mod tests {
             }
         }
         panic!("{} bytes without a line end are in the journal", bench.journaled().len());
+    }
+
+    #[test]
+    fn fi_05_a_line_longer_than_the_journal_is_delivered_and_makes_room_for_the_next() {
+        let mut bench = Bench::new(65_536);
+        bench.mover.settings.max_line_bytes = 1 << 20;
+        bench.turn().unwrap();
+        let long = "x".repeat(200_000) + "\n";
+        bench.writer().write_all((long.clone() + "next\n").as_bytes()).unwrap();
+        let blocked = bench.turn().unwrap_err();
+        assert!(matches!(blocked, Blocked::Full(_)), "{blocked}");
+        let ended = bench.live().with_file_name("pipe.jsonl-1000000000000000");
+        assert!(std::fs::read_to_string(&ended).unwrap() == long);
+        // It is delivered.
+        std::fs::remove_file(ended).unwrap();
+        bench.turn().unwrap();
+        assert_eq!(bench.journaled(), "next\n");
+    }
+
+    #[test]
+    fn fi_15_a_live_segment_that_somebody_cuts_or_removes_is_begun_anew_at_once() {
+        let mut bench = Bench::new(65_536);
+        let turn_with = |bench: &mut Bench, text: &str| {
+            // Long before the next look at the path.
+            bench.mover.next_look = Instant::now() + LOOK_INTERVAL;
+            bench.writer().write_all(text.as_bytes()).unwrap();
+            while bench.mover.turn().unwrap() {}
+            assert_eq!(bench.journaled(), text);
+            assert_eq!(bench.readable(), text.len() as u64);
+        };
+        bench.turn().unwrap();
+        turn_with(&mut bench, "one\n");
+        OpenOptions::new().write(true).open(bench.live()).unwrap().set_len(0).unwrap();
+        turn_with(&mut bench, "two\n");
+        std::fs::remove_file(bench.live()).unwrap();
+        turn_with(&mut bench, "three\n");
+        std::fs::remove_dir_all(&bench.mover.settings.state_dir).unwrap();
+        turn_with(&mut bench, "four\n");
     }
 
     #[test]
