@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::identity::Identity;
-use crate::platform::fs::{FileFacts, Fs, InputFile, RealFs, StateFile};
+use crate::platform::fs::{FileFacts, Fs, InputFile, RealFs, StateFile, free_bytes};
 use crate::platform::pipe::Pipe;
 use crate::source::file::identity_of;
 
@@ -24,6 +24,11 @@ const LIVE: &str = "pipe.jsonl";
 
 /// The first number. All are as long as this one, so that they sort as dates do.
 const FIRST: u64 = 1_000_000_000_000_000;
+
+/// How much of the disk is left to the checkpoint: without it no segment is ever removed, and a disk that the
+/// journal filled would stay full. On a small disk, a part of it.
+const LEFT_BYTES: u64 = 1 << 20;
+const LEFT_PART: u64 = 4;
 
 /// How much is written anew at once.
 const REWRITE_BYTES: usize = 65_536;
@@ -217,6 +222,19 @@ impl Journal {
         Ok(true)
     }
 
+    /// How much may be taken before the disk is full.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        let (free, all) = free_bytes(&self.directory)?;
+        if all == 0 {
+            // This one does not say.
+            return Ok(u64::MAX);
+        }
+        Ok(free.saturating_sub(LEFT_BYTES.min(all / LEFT_PART)))
+    }
+
     /// How much is in the live segment.
     pub(super) fn live_bytes(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.size)
@@ -256,6 +274,8 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_prefix(LIVE)?.strip_prefix('-')?.parse().ok());
+        // Other names are others' files.
+        let number = number.filter(|number| (FIRST..10 * FIRST).contains(number));
         segments.extend(number.map(|number| (number, path)));
     }
     segments.sort_unstable();

@@ -155,13 +155,19 @@ impl Mover {
         let at_line_start = self.journal.is_at_line_start().map_err(Blocked::Journal)?;
         let Some(pipe) = self.next_pipe(at_line_start)? else { return Ok(0) };
         let used = self.used();
-        // A segment that is full is ended first, so that it can go once it is delivered: it may be all there is.
-        let full = used >= self.settings.max_bytes && !self.is_segment_full();
-        if full && at_line_start && self.pipes[pipe].available().map_err(Blocked::Pipe)? > 0 {
-            return Err(Blocked::Full(used));
+        if at_line_start && self.is_segment_full() {
+            // It is ended first, so that it can go once it is delivered: it may be all there is.
+            return Ok(0);
+        }
+        let full = used >= self.settings.max_bytes;
+        let on_disk = self.journal.room().map_err(Blocked::Journal)?;
+        let blocked = at_line_start && (full || on_disk == 0);
+        if blocked && self.pipes[pipe].available().map_err(Blocked::Pipe)? > 0 {
+            let no_space = || Blocked::Journal(io::ErrorKind::StorageFull.into());
+            return Err(if full { Blocked::Full(used) } else { no_space() });
         }
         let room = self.segment_bytes().saturating_sub(self.journal.live_bytes());
-        let room = room.min(self.settings.max_bytes.saturating_sub(used));
+        let room = room.min(self.settings.max_bytes.saturating_sub(used)).min(on_disk);
         let count = match usize::try_from(room) {
             Ok(0) if at_line_start => return Ok(0),
             // A line that was begun is finished, whatever that takes.
@@ -289,8 +295,11 @@ impl Mover {
         (self.settings.max_bytes / SEGMENTS).clamp(SEGMENT_MIN, SEGMENT_BYTES)
     }
 
+    /// Also where the disk is full: what is in it is in nobody's way once it is ended and delivered.
     fn is_segment_full(&self) -> bool {
-        self.journal.live_bytes() >= self.segment_bytes()
+        let held = self.journal.live_bytes();
+        let is_disk_full = || self.journal.room().is_ok_and(|room| room == 0);
+        held >= self.segment_bytes() || (held > 0 && is_disk_full())
     }
 
     /// How much the journal holds. It is asked only where it may be full: others drop segments.
@@ -664,6 +673,22 @@ mod tests {
         turn_with(&mut bench, "three\n");
         std::fs::remove_dir_all(&bench.mover.settings.state_dir).unwrap();
         turn_with(&mut bench, "four\n");
+    }
+
+    #[test]
+    fn segments_are_numbered_whatever_other_files_are_beside_them() {
+        let mut bench = Bench::new(65_536);
+        for number in ["18446744073709551615", "99999999999999999999", "5", "x"] {
+            std::fs::write(bench.live().with_file_name(format!("pipe.jsonl-{number}")), "")
+                .unwrap();
+        }
+        bench.turn().unwrap();
+        let text = lines(1000);
+        bench.writer().write_all(text.as_bytes()).unwrap();
+        bench.turn().unwrap();
+        let first = bench.live().with_file_name("pipe.jsonl-1000000000000000");
+        assert!(text.starts_with(&std::fs::read_to_string(first).unwrap()));
+        assert_eq!(bench.journaled().len(), text.len());
     }
 
     #[test]
