@@ -30,11 +30,6 @@ fn is_pipe(path: &Path) -> bool {
     RealFs.stat(path).is_ok_and(|facts| facts.kind == FileKind::Fifo)
 }
 
-/// Whether another bridge reads the pipe.
-fn is_taken(path: &Path) -> bool {
-    Pipe::open(path).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
 /// The file that is followed where a pipe may stand at the path.
 pub(super) fn followed(settings: &Settings) -> PathBuf {
     if is_pipe(&settings.input) {
@@ -46,6 +41,12 @@ pub(super) fn followed(settings: &Settings) -> PathBuf {
 
 /// Removes the segments of the journal that a durable commit does not need.
 pub(super) fn drop_settled(state_dir: &Path, committed: &Checkpoint) {
+    // Without a pipe there is nothing to look for. With one, the newest life is in the journal, or nothing
+    // can be said of what is older.
+    let directory = journal::directory_in(state_dir);
+    if !committed.live().is_some_and(|live| live.path.starts_with(&directory)) {
+        return;
+    }
     let open: Vec<_> = committed.generations.iter().map(|state| state.identity).collect();
     // What is left is tried again after the next commit, and counts as full until then.
     let _ = journal::drop_settled(state_dir, &open);
@@ -75,7 +76,7 @@ pub(super) fn follow(
     mailbox: &Mailbox,
 ) -> Result<(), FollowError> {
     let is_pipe_now = is_pipe(&settings.input);
-    if is_pipe_now && is_taken(&settings.input) {
+    if is_pipe_now && Pipe::is_taken(&settings.input) {
         return Err(FollowError::Taken(settings.input.clone()));
     }
     let fs = Arc::clone(&edges.fs);
@@ -112,7 +113,10 @@ pub(super) fn follow(
                 }
             }
         };
+        let pipe = edges.pipe.clone();
+        let segments = pipe.as_ref().map(|pipe| pipe.keep_segments());
         let mut pipeline = Pipeline::new(settings_of_it, edges, &start);
+        drop(segments);
         if pipeline::run(&mut pipeline, mailbox, settings.shutdown_timeout) != Stopped::Left {
             return Ok(());
         }

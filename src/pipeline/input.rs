@@ -329,7 +329,7 @@ impl Pipeline {
     }
 
     /// The live lane's file is no longer at the path; its writer may still append to it.
-    fn supersede(&mut self, message: &str) {
+    pub(super) fn supersede(&mut self, message: &str) {
         let message = if self.settings.pipe.is_some() { "the segment is full" } else { message };
         let now = self.edges.clock.now();
         for lane in self.lanes.iter_mut().filter(|lane| lane.state == LaneState::Live) {

@@ -120,6 +120,14 @@ impl Pipeline {
     fn open_unseen_of(&mut self, newest: i64, siblings: &Siblings) -> Result<(), Moved> {
         self.miss_the_unopened(siblings);
         let rotated = &siblings.rotated;
+        let is_live = |it: &RotatedSibling| {
+            let mut live = self.lanes.iter().filter(|lane| lane.state == LaneState::Live);
+            live.any(|lane| lane.file.identity().is_same_file(&it.file.identity))
+        };
+        if self.settings.pipe.is_some() && rotated.iter().any(is_live) {
+            // Ended since it was looked at: what else is new may be younger, and has to come after it.
+            self.supersede("the segment is full");
+        }
         let unseen = self.unseen(newest, rotated)?;
         let undecided = std::mem::take(&mut self.rotations.undecided);
         for (place, &index) in unseen.iter().enumerate() {
@@ -166,7 +174,8 @@ impl Pipeline {
 
     /// Whether there are rotated files that nobody has read, other than this one.
     pub(super) fn has_unseen_besides(&self, file: &FollowedFile) -> bool {
-        let Ok(siblings) = self.siblings() else { return false };
+        // Where nobody can look, a segment of a journal would count as delivered: it is older than this file.
+        let Ok(siblings) = self.siblings() else { return self.settings.pipe.is_some() };
         self.rotations.complete
             && siblings.rotated.iter().any(|it| {
                 let identity = &it.file.identity;

@@ -126,6 +126,16 @@ pub trait StateFile: Send {
     fn facts(&self) -> io::Result<FileFacts>;
 }
 
+/// How many bytes this process may still write to the disk that `path` is on, and how many that disk has.
+///
+/// # Errors
+/// The system's.
+pub fn free_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let facts = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(facts.f_frsize);
+    Ok((bytes(facts.f_bavail), bytes(facts.f_blocks)))
+}
+
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;

@@ -1,6 +1,6 @@
 //! Named pipes: opened without waiting, enlarged, moved into files without a copy in memory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -28,18 +28,27 @@ impl Pipe {
     /// # Errors
     /// The system's; `WouldBlock` while another process reads it through this function.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let reader = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let facts = reader.metadata()?;
+        // For both at once, so that a pipe which can't be held open is not opened at all: who waits for a
+        // reader would find one, and lose what it writes when that one gives up.
+        let mut both = OpenOptions::new();
+        let keeper = both.read(true).write(true).custom_flags(without_waiting()).open(path)?;
+        let facts = keeper.metadata()?;
         if !facts.file_type().is_fifo() {
             return Ok(None);
         }
+        let mut reading = OpenOptions::new();
+        let reader = reading.read(true).custom_flags(without_waiting()).open(itself(&keeper))?;
         // Two readers would share the lines out between them.
         reader.try_lock().map_err(io::Error::from)?;
-        // The pipe that is open, not what stands at the path by now.
-        let itself = format!("/proc/self/fd/{}", reader.as_raw_fd());
-        let keeper = OpenOptions::new().write(true).custom_flags(flags).open(itself)?;
         Ok(Some(Self { reader, keeper: Some(keeper), id: (facts.dev(), facts.ino()) }))
+    }
+
+    /// Whether another process reads the pipe at the path through [`Pipe::open`]. Who waits for a reader
+    /// does not take this for one.
+    pub fn is_taken(path: &Path) -> bool {
+        let mut writing = OpenOptions::new();
+        let writer = writing.write(true).custom_flags(without_waiting()).open(path);
+        writer.is_ok_and(|writer| matches!(writer.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Device and inode.
@@ -74,6 +83,17 @@ impl Pipe {
         self.keeper = None;
     }
 
+    /// Holds it open for writing again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let mut both = OpenOptions::new();
+        both.read(true).write(true).custom_flags(without_waiting());
+        self.keeper = Some(both.open(itself(&self.reader))?);
+        Ok(())
+    }
+
     /// Whether it is held open for writing.
     pub fn is_kept(&self) -> bool {
         self.keeper.is_some()
@@ -99,6 +119,15 @@ impl Pipe {
         let moved = retry_on_intr(|| splice(&self.reader, None, file, Some(&mut at), count, flags));
         empty_is_none(moved)
     }
+}
+
+fn without_waiting() -> i32 {
+    (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed()
+}
+
+/// The pipe that is open, not what stands at its path by now.
+fn itself(open: &File) -> String {
+    format!("/proc/self/fd/{}", open.as_raw_fd())
 }
 
 /// A pipe of this process's own, to look at bytes of another one without taking them out of it.
@@ -235,6 +264,11 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(pipe.move_to(&file, 0, 10).unwrap(), 2);
         assert!(pipe.has_ended());
+        // It is back at its path.
+        pipe.keep().unwrap();
+        assert!(pipe.is_kept() && !pipe.has_ended());
+        drop(writer(&path));
+        assert!(!pipe.has_ended());
     }
 
     #[test]
@@ -243,7 +277,9 @@ mod tests {
         let pipe = Pipe::open(&path).unwrap().unwrap();
         let error = Pipe::open(&path).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(Pipe::is_taken(&path));
         drop(pipe);
+        assert!(!Pipe::is_taken(&path));
         assert!(Pipe::open(&path).unwrap().is_some());
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();

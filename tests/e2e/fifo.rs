@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::files::{Setup, lines, setup};
 use crate::support::broker::Broker;
@@ -115,27 +115,42 @@ fn fi_01_fi_02_fi_03_writers_come_and_go_and_a_line_torn_between_two_costs_one_r
 /// Writers of lines `writer * 1_000_000 + n`, until they are told to stop. Gives how many each wrote.
 struct Writers {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     threads: Vec<std::thread::JoinHandle<u64>>,
 }
 
 impl Writers {
     fn start(pipe: &Pipe, count: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let write = |writer: u64| {
-            let (mut file, stop) = (pipe.writer(), Arc::clone(&stop));
+            let (mut file, stop, written) =
+                (pipe.writer(), Arc::clone(&stop), Arc::clone(&written));
             std::thread::spawn(move || {
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let line = lines([writer * 1_000_000 + number]);
                     file.write_all(line.as_bytes()).expect("no writer ever gets an error");
                     number += 1;
+                    written.fetch_add(1, Ordering::Relaxed);
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
                 number
             })
         };
         let threads = (0..count).map(write).collect();
-        Self { stop, threads }
+        Self { stop, written, threads }
+    }
+
+    /// Waits until all of them wait: for half a second none wrote anything.
+    fn wait_until_none_can_write(&self) {
+        let mut last = (self.written.load(Ordering::Relaxed), Instant::now());
+        wait_for("the writers to wait", || {
+            let now = self.written.load(Ordering::Relaxed);
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(500)).then_some(())
+        });
     }
 
     fn stop(self) -> Vec<u64> {
@@ -146,7 +161,11 @@ impl Writers {
 
 /// Nothing of what the writers wrote is missing, and first deliveries of each are in order.
 fn expect_all(setup: &Setup, written: &[u64]) -> usize {
-    let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+    expect_all_in(&setup.broker.bootstrap, &setup.topic, written)
+}
+
+fn expect_all_in(bootstrap: &str, topic: &str, written: &[u64]) -> usize {
+    let mut consumer = Topic::open(bootstrap, topic);
     let total = written.iter().sum::<u64>() as usize;
     consumer.wait_for_events(total);
     consumer.read_all();
@@ -201,7 +220,7 @@ fn fi_08_killed_at_every_system_call_between_pipe_and_journal_nothing_is_lost() 
         [pipe.path.clone(), journal(&setup.bridge), journal(&setup.bridge).join("pipe.jsonl")];
     let mut written = 0;
     for call in ["splice", "fdatasync", "fsync", "rename", "openat", "tee", "pread64", "statx"] {
-        for when in 1..=3 {
+        for when in 3..=7 {
             // Enough for two segments.
             let mut writer = pipe.writer();
             for number in written..written + 60 {
@@ -222,6 +241,92 @@ fn fi_08_killed_at_every_system_call_between_pipe_and_journal_nothing_is_lost() 
     expect_all(&setup, &[written]);
     let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
     assert_eq!((&ledger["lost"], &ledger["rejected"]), (&0.into(), &0.into()), "{ledger}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_08_fi_15_calls_between_pipe_and_journal_that_fail_for_a_while_lose_and_repeat_nothing() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    let pipe = Pipe::of(&setup);
+    let paths =
+        [pipe.path.clone(), journal(&setup.bridge), journal(&setup.bridge).join("pipe.jsonl")];
+    let mut written = 0;
+    for inject in [
+        "splice:error=EINTR:when=1..4",
+        "splice:error=EAGAIN:when=1..2",
+        "splice:error=EIO:when=2",
+        "splice:error=ENOSPC:when=2..3",
+        "fdatasync:error=EIO:when=1",
+        "fdatasync:error=EINTR:when=2",
+        "fsync:error=ENOSPC:when=2",
+        "rename:error=EDQUOT:when=1",
+        "openat:error=EMFILE:when=4",
+        "tee:error=EINTR:when=1",
+        "tee:error=EIO:when=1",
+        "pread64:error=EIO:when=2",
+    ] {
+        setup.bridge.wrapper = failing_from_the_start(&paths, inject);
+        let daemon = setup.bridge.start();
+        // Enough for two segments, and a line that is not ended before the next one is there.
+        let text = lines(written..written + 60);
+        let (first, last) = text.split_at(text.len() - 100);
+        written += 60;
+        pipe.write(first);
+        wait_until_following(&daemon);
+        pipe.write(last);
+        if !inject.contains("EINTR") && !inject.contains("EAGAIN") {
+            daemon.wait_for_log("the pipe is read again");
+        }
+        wait_until_caught_up(&setup.bridge);
+        assert_eq!(daemon.stop(), 0, "{inject}");
+    }
+    setup.bridge.wrapper = Vec::new();
+    let daemon = setup.bridge.start();
+    expect(&setup, &(0..written).collect::<Vec<_>>());
+    assert_eq!(setup.bridge.rejects().len(), 0);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_08_segments_that_are_ended_while_a_start_looks_at_the_journal_are_all_delivered() {
+    // One of its looks takes long enough for several segments to be ended.
+    for when in 3..=7 {
+        let mut setup = setup();
+        setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+        let pipe = Pipe::of(&setup);
+        let slow = format!("getdents64:delay_enter=200000:delay_exit=200000:when={when}");
+        setup.bridge.wrapper = failing_from_the_start(&[journal(&setup.bridge)], &slow);
+        // The first start, and one that goes on.
+        for start in 0..2 {
+            pipe.write(&lines(start * 60..start * 60 + 60));
+            let daemon = setup.bridge.start();
+            wait_until_following(&daemon);
+            wait_until_caught_up(&setup.bridge);
+            assert_eq!(daemon.stop(), 0);
+        }
+        let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+        assert_eq!(consumer.wait_for_events(120), (0..120).collect::<Vec<_>>(), "{slow}");
+    }
+}
+
+#[test]
+fn fi_10_a_writer_that_waits_for_a_reader_finds_one_that_stays() {
+    let mut setup = setup();
+    let path = setup.bridge.input();
+    // Nobody else holds it open.
+    done(Command::new("mkfifo").arg(&path));
+    // Time enough for a writer to come and go between two calls of who looks whether it is free.
+    let slow = "flock:delay_exit=500000";
+    setup.bridge.wrapper = failing_from_the_start(std::slice::from_ref(&path), slow);
+    let writer = std::thread::spawn(move || {
+        let mut file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all(lines([0]).as_bytes()).unwrap();
+    });
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    writer.join().unwrap();
+    expect(&setup, &[0]);
     assert_eq!(daemon.stop(), 0);
 }
 
@@ -263,6 +368,116 @@ fn fi_05_fi_15_a_full_journal_makes_writers_wait_and_loses_nothing() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// How long the sink is away: until everything is full, and with `make soak` a minute.
+fn outage() -> Duration {
+    Duration::from_secs(if std::env::var_os("BRIDGE_SOAK").is_some() { 60 } else { 0 })
+}
+
+#[test]
+fn fi_05_fi_06_the_sink_is_down_until_all_is_full_and_the_daemon_killed_and_no_writer_sees_an_error()
+ {
+    let broker = Broker::start();
+    let topic = broker.topic(1);
+    let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "4194304");
+    bridge.set("BRIDGE_CHECKPOINT_INTERVAL_MS", "100");
+    fs::create_dir_all(bridge.input().parent().unwrap()).unwrap();
+    let pipe = Pipe::at(&bridge.input());
+    let start = || {
+        let daemon = bridge.start();
+        wait_until_following(&daemon);
+        daemon
+    };
+    let mut daemon = start();
+    broker.stop();
+    let (writers, began) = (Writers::start(&pipe, 5), Instant::now());
+    // While journal and pipe fill up, and when they are full.
+    let full = |daemon: &Daemon| {
+        daemon.log().iter().any(|line| line.contains("BRIDGE_FIFO_JOURNAL_MAX_BYTES"))
+    };
+    let mut kills = 0;
+    while !full(&daemon) {
+        let before = journaled(&bridge);
+        wait_for("more in the journal", || {
+            (full(&daemon) || journaled(&bridge) > before + 500_000).then_some(())
+        });
+        if !full(&daemon) {
+            daemon.kill();
+            daemon = start();
+            kills += 1;
+        }
+        assert!(began.elapsed() < Duration::from_mins(2), "{} bytes", journaled(&bridge));
+    }
+    assert!(kills >= 3, "{kills} kills while it filled");
+    for _ in 0..3 {
+        writers.wait_until_none_can_write();
+        daemon.kill();
+        daemon = start();
+        daemon.wait_for_log("BRIDGE_FIFO_JOURNAL_MAX_BYTES");
+    }
+    while began.elapsed() < outage() {
+        writers.wait_until_none_can_write();
+        daemon.kill();
+        daemon = start();
+    }
+    let held = journaled(&bridge);
+    assert!((4 << 20..(4 << 20) + 1000).contains(&held), "{held}");
+    assert!(daemon.memory_kb("VmHWM") <= 64 << 10, "{} kB", daemon.memory_kb("VmHWM"));
+    broker.start_again();
+    // They go on.
+    let before = writers.written.load(Ordering::Relaxed);
+    wait_for("writers to get on", || {
+        (writers.written.load(Ordering::Relaxed) > before + 1000).then_some(())
+    });
+    let written = writers.stop();
+    wait_until_caught_up(&bridge);
+    let repeated = expect_all_in(&broker.bootstrap, &topic, &written);
+    println!("{written:?} lines in {:?}, {repeated} repeated", began.elapsed());
+    let ledger = bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!((&ledger["lost"], &ledger["rejected"]), (&0.into(), &0.into()), "{ledger}");
+    wait_for("delivered segments to be dropped", || {
+        (fs::read_dir(journal(&bridge)).unwrap().count() <= 2).then_some(())
+    });
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// How often a process read from anything, by its own account.
+fn reads(daemon: &Daemon) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok()).unwrap()
+}
+
+#[test]
+fn fi_12_a_million_lines_of_20_bytes_each_written_alone_are_moved_and_read_many_at_once() {
+    const SHORT: u64 = 1_000_000;
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_IGNORE_EVENT_TYPES", "xx");
+    // Segments of 1 MiB.
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "16777216");
+    let pipe = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    let before = reads(&daemon);
+    let mut writer = pipe.writer();
+    for number in 0..SHORT {
+        writer.write_all(b"{\"event_type\":\"xx\"}\n").unwrap();
+        if number % 10_000 == 0 {
+            writer.write_all(lines([number / 10_000]).as_bytes()).unwrap();
+        }
+    }
+    wait_until_caught_up(&setup.bridge);
+    let spent = reads(&daemon) - before;
+    expect(&setup, &(0..SHORT / 10_000).collect::<Vec<_>>());
+    let ledger = setup.bridge.status()["ledger"].clone();
+    assert_eq!(ledger["lines"]["filtered"], SHORT, "{ledger}");
+    assert_eq!(ledger["bytes"]["filtered"], SHORT * 20, "{ledger}");
+    assert_eq!((&ledger["bytes"]["lost"], &ledger["bytes"]["rejected"]), (&0.into(), &0.into()));
+    println!("{spent} reads for {SHORT} lines");
+    // How many depends on how often the writer is interrupted: on a busy machine 20,000.
+    assert!(spent < SHORT / 10, "{spent} reads for {SHORT} lines");
+    assert_eq!(daemon.stop(), 0);
+}
+
 #[test]
 fn fi_09_a_pipe_that_is_replaced_is_drained_and_the_new_one_read() {
     let setup = setup();
@@ -274,7 +489,7 @@ fn fi_09_a_pipe_that_is_replaced_is_drained_and_the_new_one_read() {
     let mut late = old.writer();
     fs::remove_file(&path).unwrap();
     let new = Pipe::at(&path);
-    daemon.wait_for_log("not at its path any more");
+    daemon.wait_for_log("not at its path");
     new.write(&lines(10..20));
     wait_until_caught_up(&setup.bridge);
     late.write_all(lines(20..30).as_bytes()).unwrap();
@@ -393,6 +608,32 @@ fn fi_15_a_journal_on_a_full_disk_makes_writers_wait_until_there_is_room() {
     expect(&setup, &(0..500).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
     done(as_root("umount").arg(&directory));
+}
+
+#[test]
+fn fi_15_a_disk_that_the_journal_itself_fills_is_empty_again_once_the_sink_is_back() {
+    let mut setup = setup();
+    let (state, kafka) = (setup.bridge.state(), setup.broker.bootstrap.clone());
+    fs::create_dir_all(&state).unwrap();
+    done(as_root("mount").args(["-t", "tmpfs", "-o", "size=512k", "none"]).arg(&state));
+    let pipe = Pipe::of(&setup);
+    setup.bridge.set("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9");
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    let mut writer = pipe.writer();
+    // Several times what disk and pipe hold.
+    let write = move || (0..20_000).for_each(|n| writer.write_all(lines([n]).as_bytes()).unwrap());
+    let writer = std::thread::spawn(write);
+    daemon.wait_for_log("the journal can't be written");
+    assert_eq!(daemon.stop(), 0);
+    setup.bridge.set("KAFKA_BOOTSTRAP_SERVERS", &kafka);
+    let daemon = setup.bridge.start();
+    wait_for("the writer to get on", || writer.is_finished().then_some(()));
+    writer.join().unwrap();
+    wait_until_caught_up(&setup.bridge);
+    expect(&setup, &(0..20_000).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+    done(as_root("umount").arg(&state));
 }
 
 #[test]

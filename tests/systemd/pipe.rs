@@ -212,6 +212,11 @@ fn fi_10_the_keeper_makes_the_pipe_for_the_app_and_holds_whichever_stands_there(
     assert_ne!(made.uid(), 0);
     assert_eq!(machine.succeed(&["systemctl", "is-enabled", KEEPER]).trim(), "enabled");
 
+    // It holds as much as pipes may, though no daemon has opened it yet.
+    let mut full = OpenOptions::new().write(true).custom_flags(0o4000).open(&path).unwrap();
+    let held: usize = std::iter::from_fn(|| full.write(&[b'x'; 4096]).ok()).sum();
+    assert_eq!(held, 1 << 20);
+
     // A pipe that takes its place is held soon; one that is removed is made again.
     fs::remove_file(&path).unwrap();
     wait_for("another pipe", || fs::metadata(&path).ok().filter(|it| it.file_type().is_fifo()));

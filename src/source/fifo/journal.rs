@@ -7,12 +7,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::identity::Identity;
-use crate::platform::fs::{FileFacts, Fs, InputFile, RealFs, StateFile};
+use crate::platform::fs::{FileFacts, Fs, InputFile, RealFs, StateFile, free_bytes};
 use crate::platform::pipe::Pipe;
 use crate::source::file::identity_of;
 
@@ -24,6 +24,14 @@ const LIVE: &str = "pipe.jsonl";
 
 /// The first number. All are as long as this one, so that they sort as dates do.
 const FIRST: u64 = 1_000_000_000_000_000;
+
+/// How much of the disk is left to the checkpoint: without it no segment is ever removed, and a disk that the
+/// journal filled would stay full. On a small disk, a part of it.
+const LEFT_BYTES: u64 = 1 << 20;
+const LEFT_PART: u64 = 4;
+
+/// How much is written anew at once.
+const REWRITE_BYTES: usize = 65_536;
 
 /// Where the journal of a state directory is.
 pub fn directory_in(state_dir: &Path) -> PathBuf {
@@ -42,26 +50,81 @@ pub fn holds_anything(state_dir: &Path) -> bool {
     live > 0 || !segments.is_empty()
 }
 
+/// The file of the segment that is written to.
+pub(super) trait Segment: Send {
+    /// Moves at most `count` bytes from the pipe to `offset`.
+    fn take(&self, pipe: &Pipe, offset: u64, count: usize) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`.
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills `buffer` from `offset` on.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes the content durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Segment for File {
+    fn take(&self, pipe: &Pipe, offset: u64, count: usize) -> io::Result<usize> {
+        pipe.move_to(self, offset, count)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// What a segment's file is used through: tests have one that fails.
+pub(super) type Through = Box<dyn Fn(File) -> Box<dyn Segment> + Send>;
+
 /// The segments, and the one that is written to.
 pub(super) struct Journal {
     directory: PathBuf,
     durable: Arc<Durable>,
+    through: Through,
     /// None: it can't be opened at the moment.
     live: Option<Live>,
 }
 
 struct Live {
-    file: File,
+    file: Box<dyn Segment>,
     id: (u64, u64),
     size: u64,
     synced: u64,
+    /// Whether what is not durable has to be written anew: after a failed fsync the next one says that it is
+    /// durable, and it need not be.
+    unsure: bool,
+}
+
+impl Live {
+    fn write_anew(&self) -> io::Result<()> {
+        let mut buffer = vec![0; REWRITE_BYTES];
+        let mut at = self.synced;
+        while at < self.size {
+            let count = (self.size - at).min(REWRITE_BYTES as u64) as usize;
+            self.file.read(&mut buffer[..count], at)?;
+            self.file.write(&buffer[..count], at)?;
+            at += count as u64;
+        }
+        Ok(())
+    }
 }
 
 impl Journal {
     /// Goes on with the journal in a state directory, or begins one.
     pub(super) fn open(state_dir: &Path, durable: Arc<Durable>) -> Self {
+        Self::open_through(state_dir, durable, Box::new(|file| Box::new(file)))
+    }
+
+    pub(super) fn open_through(state_dir: &Path, durable: Arc<Durable>, through: Through) -> Self {
         let directory = directory_in(state_dir);
-        let mut journal = Self { directory, durable, live: None };
+        let mut journal = Self { directory, durable, through, live: None };
         // What stands in the way is told when it is written to, and tried again until then.
         let _ = journal.live();
         journal
@@ -87,17 +150,20 @@ impl Journal {
         self.durable.set(id, 0);
         file.sync_all()?;
         RealFs.sync_directory(&self.directory)?;
-        self.durable.set(id, facts.len());
-        Ok(Live { file, id, size: facts.len(), synced: facts.len() })
+        let (file, size) = ((self.through)(file), facts.len());
+        self.durable.set(id, size);
+        Ok(Live { file, id, size, synced: size, unsure: false })
     }
 
-    /// The live segment is opened anew if its name is gone, with the state directory perhaps.
+    /// The live segment is opened anew if its name is gone, with the state directory perhaps, or if somebody
+    /// cut it: behind its end there is nothing to go on with.
     pub(super) fn look_again(&mut self) {
-        let there = std::fs::metadata(self.directory.join(LIVE));
-        let id = there.map(|there| (there.dev(), there.ino())).ok();
-        if self.live.as_ref().is_some_and(|live| Some(live.id) != id && live.size == live.synced) {
-            self.live = None;
-        }
+        let there = std::fs::metadata(self.directory.join(LIVE)).ok();
+        let is_it = |live: &Live| {
+            let there = there.as_ref().filter(|there| (there.dev(), there.ino()) == live.id);
+            there.map_or(live.size > live.synced, |there| there.len() >= live.size)
+        };
+        self.live = self.live.take().filter(is_it);
     }
 
     /// Takes at most `count` bytes out of the pipe. Gives how many there were.
@@ -106,7 +172,7 @@ impl Journal {
     /// The system's; what could not be moved is in the pipe.
     pub(super) fn take(&mut self, pipe: &Pipe, count: usize) -> io::Result<usize> {
         let live = self.live()?;
-        let moved = pipe.move_to(&live.file, live.size, count)?;
+        let moved = live.file.take(pipe, live.size, count)?;
         live.size += moved as u64;
         Ok(moved)
     }
@@ -117,7 +183,7 @@ impl Journal {
     /// The system's.
     pub(super) fn end_line(&mut self) -> io::Result<()> {
         let live = self.live()?;
-        StateFile::write_all_at(&live.file, b"\n", live.size)?;
+        live.file.write(b"\n", live.size)?;
         live.size += 1;
         Ok(())
     }
@@ -130,7 +196,7 @@ impl Journal {
         let live = self.live()?;
         let mut last = [b'\n'];
         if let Some(before) = live.size.checked_sub(1) {
-            live.file.read_exact_at(&mut last, before)?;
+            live.file.read(&mut last, before)?;
         }
         Ok(last == [b'\n'])
     }
@@ -144,11 +210,29 @@ impl Journal {
         if live.synced == live.size {
             return Ok(false);
         }
-        live.file.sync_data()?;
+        if live.unsure {
+            live.write_anew()?;
+        }
+        live.unsure = true;
+        live.file.sync()?;
+        live.unsure = false;
         live.synced = live.size;
         let (id, synced) = (live.id, live.synced);
         self.durable.set(id, synced);
         Ok(true)
+    }
+
+    /// How much may be taken before the disk is full.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        let (free, all) = free_bytes(&self.directory)?;
+        if all == 0 {
+            // This one does not say.
+            return Ok(u64::MAX);
+        }
+        Ok(free.saturating_sub(LEFT_BYTES.min(all / LEFT_PART)))
     }
 
     /// How much is in the live segment.
@@ -190,6 +274,8 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_prefix(LIVE)?.strip_prefix('-')?.parse().ok());
+        // Other names are others' files.
+        let number = number.filter(|number| (FIRST..10 * FIRST).contains(number));
         segments.extend(number.map(|number| (number, path)));
     }
     segments.sort_unstable();
@@ -224,17 +310,6 @@ pub fn drop_settled(state_dir: &Path, open: &[Identity]) -> io::Result<bool> {
         dropped = true;
     }
     Ok(dropped)
-}
-
-/// Removes a journal that was delivered whole.
-///
-/// # Errors
-/// The system's.
-pub fn remove(state_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory_in(state_dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// How far the live segment is durable.

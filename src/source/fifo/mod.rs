@@ -10,7 +10,7 @@ mod mover;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use self::journal::{Durable, Journal};
@@ -94,6 +94,7 @@ pub struct PipeState {
     in_journal: AtomicU64,
     syncs: AtomicU64,
     alarm: Mutex<Option<String>>,
+    segments: Mutex<()>,
 }
 
 impl PipeState {
@@ -107,6 +108,7 @@ impl PipeState {
             in_journal: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             alarm: Mutex::new(None),
+            segments: Mutex::new(()),
         })
     }
 
@@ -122,6 +124,12 @@ impl PipeState {
     /// Whether everything that was in the pipe when this was asked for is in the journal.
     pub fn is_past(&self, asked: u64) -> bool {
         self.rounds.load(Ordering::SeqCst) >= asked
+    }
+
+    /// Keeps segments from being ended until the guard is dropped: who looks at the journal for the first
+    /// time would take those that come between two of its looks for delivered ones.
+    pub fn keep_segments(&self) -> MutexGuard<'_, ()> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A commit is durable, so there may be room again.
