@@ -1,7 +1,10 @@
 //! Several bridges on one machine.
 
 use crate::machine::{ENV_FILE, Machine, UNIT};
+use crate::start::{client, commands};
+use crate::support::broker::Broker;
 use crate::support::wait_for;
+use crate::topic::messages;
 
 const INSTANCES: [(&str, &str, &str); 2] =
     [("one", "127.0.0.1:5056", "127.0.0.1:9821"), ("two", "127.0.0.1:5057", "127.0.0.1:9822")];
@@ -51,4 +54,30 @@ fn instances_run_side_by_side_with_state_and_socket_of_their_own() {
     machine.append(50..60);
     machine.wait_until_delivered(60);
     wait_for("all of one, again", || delivered("one", 200));
+}
+
+/// As the README has it, but for the broker's address.
+#[test]
+fn both_modes_at_once_each_get_every_event_of_one_file() {
+    let machine = Machine::with_bridge();
+    let broker = Broker::new(&machine.network(), true);
+    machine.configure(ENV_FILE, &[]);
+    machine.start(UNIT);
+    let client = client(&machine);
+    wait_for("the client", || (machine.status()["sink"]["clients"] == 1).then_some(()));
+    let both = commands("### Both modes at once");
+    assert!(both.contains("127.0.0.1:9092"), "{both}");
+    let both = both.replace("127.0.0.1:9092", &broker.bootstrap);
+    machine.succeed(&["sh", "-c", &format!("set -e\n{both}")]);
+    machine.append(0..1_000);
+    client.wait_for_events(1_000);
+    wait_for("the other mode", || {
+        let status = machine.status_of(&["--instance", "kafka"]);
+        (status["ledger"]["lines"]["delivered"] == 1_000).then_some(())
+    });
+    let numbers: Vec<u64> = messages(&machine, &broker, "from_openalgo_order_events")
+        .into_iter()
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
 }
