@@ -77,7 +77,7 @@ check() {
   local architecture=$1 binary=$2 deb=dist/${name}_$version-1_$1.deb
   packaging/package/glibc.sh "$binary"
   # --allow-root: it reads, and starts nothing of what is inside.
-  lintian --allow-root --fail-on error --no-tag-display-limit "$deb"
+  lintian --allow-root --fail-on error --tag-display-limit 0 "$deb"
 }
 
 packaging/package/tools.sh
