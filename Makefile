@@ -12,10 +12,10 @@ CARGO := $(AS_USER) cargo
 SCRIPTS = $(wildcard packaging/dev/*.sh packaging/openalgo/*.sh packaging/package/*.sh packaging/package/deb/*) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo check lint unit e2e test simulate soak bench package package-test deny clean
+.PHONY: help tools build demo check lint unit e2e test simulate soak bench package package-test package-twice deny clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## install what is missing: system packages; Kafka, clients and references in .tools/
 	@packaging/dev/install-tools.sh
@@ -63,8 +63,14 @@ package: ## a .deb and an .rpm in dist/; ARCH="amd64 arm64" makes both
 	@packaging/dev/install-tools.sh package
 	$(AS_USER) packaging/package/package.sh $(ARCH)
 
-package-test: package ## installs the .deb in a Debian with systemd, upgrades, removes and purges it; as root
+package-test: package ## installs the .deb in Debian 12 and 11 with systemd, upgrades, removes and purges it; as root
 	@packaging/package/try.sh
+	@RELEASE=bullseye packaging/dev/systemd-root.sh make
+	@RELEASE=bullseye packaging/package/try.sh
+
+package-twice: ## builds the packages of the last commit in two directories, and compares every byte
+	@packaging/dev/install-tools.sh package
+	$(AS_USER) packaging/package/twice.sh $(ARCH)
 
 # Not in it: advisories, whose database is fetched from outside the package registries.
 deny: ## licences, bans and sources of the dependencies; needs cargo-deny

@@ -232,8 +232,8 @@ promtool_ready || install_promtool
 systemd_ready || install_systemd
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
-  # But for the root of a machine, in which it matters whose each file is.
-  find .tools -mindepth 1 -maxdepth 1 ! -name systemd-root -exec chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" {} +
+  # But for the roots of machines, in which it matters whose each file is.
+  find .tools -mindepth 1 -maxdepth 1 ! -name 'systemd-root*' -exec chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" {} +
   chown "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools
 fi
 say "done"

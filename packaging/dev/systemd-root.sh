@@ -7,15 +7,21 @@
 #   systemd-root.sh boot DIR         boots a copy of it; it is off when standard input ends
 #   systemd-root.sh run DIR CMD...   runs a command in it
 #
+# RELEASE=bullseye in the environment: that of Debian 11, in .tools/systemd-root-bullseye.
+#
 # The copy is an overlay in memory: what happens in it is forgotten with it. It has a network of its own,
 # without a way out. DIR/pid says which process here is its systemd; its files are below /proc/PID/root.
 set -euo pipefail
 
-PACKAGES=systemd,systemd-sysv,dbus,procps,logrotate,libssl3
-STAMP="1 bookworm $PACKAGES"
+release=${RELEASE:-bookworm}
+PACKAGES=systemd,systemd-sysv,dbus,procps,logrotate
+# For what cargo builds on Debian 12; the packages need none.
+[[ $release != bookworm ]] || PACKAGES+=,libssl3
+STAMP="1 $release $PACKAGES"
 
 self=$(realpath "${BASH_SOURCE[0]}")
 base=$(realpath -m "$(dirname "$self")/../../.tools/systemd-root")
+[[ $release == bookworm ]] || base+=-$release
 
 usage() {
   sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$self" >&2
@@ -34,10 +40,10 @@ make_root() {
   # If apt knows of no archive of that release, debootstrap knows one.
   # shellcheck disable=SC2016 # these are apt's variables
   archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-    'Codename: bookworm' 'Component: main' | head -n 1)
+    "Codename: $release" 'Component: main' | head -n 1)
   proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
   rm -rf --one-file-system "$new" && mkdir -p "$new"
-  env ${proxy:+http_proxy="$proxy"} debootstrap --variant=minbase --include="$PACKAGES" bookworm \
+  env ${proxy:+http_proxy="$proxy"} debootstrap --variant=minbase --include="$PACKAGES" "$release" \
     "$new/root" ${archive:+"$archive"} &>"$new/log" || {
     tail -n 20 "$new/log" >&2
     die "debootstrap fails"

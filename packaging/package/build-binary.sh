@@ -19,39 +19,58 @@ esac
 target=$cpu-unknown-linux-gnu
 tools=$PWD/.tools/package
 work=$PWD/target/package/$cpu
-mkdir -p "$work"
-
 # cargo-zigbuild finds zig as a program of that environment, or as its Python's module.
-export PATH=$tools/python/bin:$tools/bin:$PATH
+export PATH=$work/bin:$tools/python/bin:$tools/bin:$PATH
+mkdir -p "$work/bin"
+
+# Rust's own library for the other processor. Without rustup it has to be there already.
+libraries=$(rustc --print target-libdir --target "$target")
+if [[ ! -d $libraries ]]; then
+  echo "package: rustup target add $target" >&2
+  rustup target add "$target" >&2
+fi
 
 # librdkafka's own configure asks for CC and its like, not for the target's, which cargo-zigbuild sets. It
 # takes gcc if CC has no version, and zig knows none together with such a target. No sanitizer: zig would
 # put one in, for which there is no library to link. librdkafka's list of exported names has some that it lacks.
+#
+# OpenSSL and librdkafka note the compiler's name and options in what they build. So that the same bytes come out
+# wherever the tree and cargo's home are, the name is without a directory (and not cc, which is this machine's), and
+# options that hold one are the tool's own.
 tool() { # NAME ZIG'S NAME, OPTION...
   local name=$1
   shift
-  cat >"$work/$name" <<TOOL
+  cat >"$work/bin/package-$name" <<TOOL
 #!/bin/sh
 [ "\$1" != --version ] || exec cargo-zigbuild zig $1 -- --version
-exec cargo-zigbuild zig $1 -- ${*:2} "\$@"
+exec cargo-zigbuild zig $1 -- "\$@" ${*:2}
 TOOL
-  chmod +x "$work/$name"
+  chmod +x "$work/bin/package-$name"
 }
-tool cc cc -Wl,--undefined-version -fno-sanitize=all -g0 -target "$cpu-linux-gnu.$GLIBC"
-tool c++ c++ -Wl,--undefined-version -fno-sanitize=all -g0 -target "$cpu-linux-gnu.$GLIBC"
+
+home=${CARGO_HOME:-$HOME/.cargo}
+# Where OpenSSL would look for modules: it would be a directory of the build, which may be somebody's on
+# another machine. There is none in this one, which is root's everywhere.
+modules='"/usr/lib/openalgo-bridge/openssl"'
+options=("-Wl,--undefined-version" -fno-sanitize=all -g0 -target "$cpu-linux-gnu.$GLIBC"
+  "-ffile-prefix-map=$PWD=." "-ffile-prefix-map=$home=."
+  -UENGINESDIR "-DENGINESDIR=$modules" -UMODULESDIR "-DMODULESDIR=$modules")
+tool cc cc "${options[@]@Q}"
+tool c++ c++ "${options[@]@Q}"
 tool ar ar
 tool ranlib ranlib
 
-"$work/cc" -shared -nostdlib -O1 -Wl,-soname,libsystemd.so.0 \
+package-cc -shared -nostdlib -O1 -Wl,-soname,libsystemd.so.0 \
   -Wl,--version-script,packaging/package/libsystemd.map \
   -o "$work/libsystemd.so" packaging/package/libsystemd.c
 
-# The same bytes wherever the tree and cargo's home are.
-home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$PWD=/usr/src/openalgo-bridge --remap-path-prefix=$home=/usr/src/cargo"
 
-env CC="$work/cc" CXX="$work/c++" AR="$work/ar" RANLIB="$work/ranlib" \
-  CFLAGS="-ffile-prefix-map=$PWD=. -ffile-prefix-map=$home=." RUSTFLAGS="$remap" SYSTEMD_LIB_DIR="$work" \
+# The names with the target are OpenSSL's and zlib's: left out, cargo-zigbuild would name programs in a cache of its own.
+of=${target//-/_}
+env CC=package-cc CXX=package-c++ AR=package-ar RANLIB=package-ranlib \
+  "CC_$of=package-cc" "CXX_$of=package-c++" "AR_$of=package-ar" "RANLIB_$of=package-ranlib" \
+  RUSTFLAGS="$remap" SYSTEMD_LIB_DIR="$work" \
   cargo-zigbuild rustc --release --locked --target "$target.$GLIBC" --target-dir target/package \
   --features bundled --bin openalgo-bridge -- -C strip=symbols >&2
 echo "target/package/$target/release/openalgo-bridge"

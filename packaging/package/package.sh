@@ -48,8 +48,7 @@ put_together() {
   rm -rf "$stage"
   install_file 755 "$binary" /usr/bin/$name
   install_file 640 .sample.env /etc/$name/.env
-  install_file 644 systemd/$name.service /usr/lib/systemd/system/$name.service
-  install_file 644 systemd/$name@.service /usr/lib/systemd/system/$name@.service
+  for file in systemd/*.service; do install_file 644 "$file" "/usr/lib/systemd/system/${file##*/}"; done
   install_file 644 systemd/$name.sysusers /usr/lib/sysusers.d/$name.conf
   install_file 644 systemd/$name.tmpfiles /usr/lib/tmpfiles.d/$name.conf
   while read -r file; do
@@ -78,7 +77,7 @@ check() {
   local architecture=$1 binary=$2 deb=dist/${name}_$version-1_$1.deb
   packaging/package/glibc.sh "$binary"
   # --allow-root: it reads, and starts nothing of what is inside.
-  lintian --allow-root --fail-on error --no-tag-display-limit "$deb"
+  lintian --allow-root --fail-on error --tag-display-limit 0 "$deb"
 }
 
 packaging/package/tools.sh

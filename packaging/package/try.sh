@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Installs the .deb of dist/ in a Debian with systemd, runs it, upgrades it, removes and purges it, and
-# looks after each step whether everything is as it should be. Then looks into the .rpm. As root.
+# Installs the .deb of dist/ in a Debian with systemd, runs it, upgrades it, removes and purges it, with the
+# commands that the README has for that, and looks after each step whether everything is as it should be.
+# Then looks into the .rpm. As root.
+#
+#   RELEASE=bullseye try.sh   in Debian 11, whose systemd and glibc are older, instead of Debian 12
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 name=openalgo-bridge
 unit=$name.service
+keeper=$name-pipe.service
 events=/var/lib/openalgo-events/order_events.jsonl
 deb=$(echo dist/"$name"_*_amd64.deb)
 rpm=$(echo dist/"$name"-*.x86_64.rpm)
+# Of which release, systemd-root.sh says.
+root=$PWD/.tools/systemd-root${RELEASE:+-$RELEASE}/root
+root=${root/-bookworm/}
 work=$(mktemp -d)
 checks=0
 
@@ -30,7 +37,23 @@ expect() {
   ((++checks))
 }
 
+# The first commands below a heading of the README, as they stand there.
+readme() {
+  awk -v heading="$1" '
+    $0 == heading { found = 1 }
+    inside && /^```$/ { exit }
+    inside { print }
+    found && /^```sh$/ { inside = 1 }' README.md | grep . || die "the README has no commands below '$1'"
+}
+# The commands in a table of the README.
+in_table() {
+  # shellcheck disable=SC2016 # Markdown's, not the shell's
+  awk -v heading="$1" '/^#/ { inside = $0 == heading } inside && /^\|/' README.md |
+    grep -oE '`(openalgo-bridge|curl) [^`]+`' | tr -d '`'
+}
+
 boot() {
+  packaging/dev/systemd-root.sh made || die "there is no machine to boot: packaging/dev/systemd-root.sh make"
   # It is off when this pipe ends, and that ends with this process.
   exec {power}> >(exec packaging/dev/systemd-root.sh boot "$work" >/dev/null)
   until [[ -s $work/pid ]] && run systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.1; done
@@ -42,6 +65,25 @@ finish() {
   rm -rf --one-file-system "$work" || true
 }
 
+# Stand-ins for what the README has and this machine lacks: an editor that changes a line, and a curl that fails
+# where the answer is not 200.
+add_programs() {
+  local there
+  there=/proc/$(<"$work/pid")/root
+  cat >"$there/usr/local/bin/nano" <<'END'
+#!/bin/sh
+test -w "$1" && echo "BRIDGE_LOG_LEVEL = 'debug'" >>"$1"
+END
+  cat >"$there/usr/local/bin/curl" <<'END'
+#!/bin/bash
+[[ $1 =~ ^http://([0-9.]+):([0-9]+)(/.*)$ ]] && exec 3<>"/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}"
+printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "${BASH_REMATCH[3]}" "${BASH_REMATCH[1]}" >&3
+read -r _ code _ <&3 && [[ $code == 200 ]]
+END
+  chmod 755 "$there/usr/local/bin/nano" "$there/usr/local/bin/curl"
+  cp -r dist "$there/root/dist"
+}
+
 # The same package once more, as a later version that brings another conffile.
 later_version() {
   local tree=$work/later
@@ -51,14 +93,16 @@ later_version() {
   dpkg-deb --root-owner-group -b "$tree" "$work/later.deb" >/dev/null
 }
 
-install_deb() { # FILE OPTION...
-  local file=$1
-  shift
-  cp "$file" "/proc/$(<"$work/pid")/root/root/package.deb"
-  run env DEBIAN_FRONTEND=noninteractive dpkg "$@" -i /root/package.deb </dev/null >"$work/log" 2>&1 || {
+# Without a terminal it must not have to ask.
+apt_() {
+  run env DEBIAN_FRONTEND=noninteractive apt -y "$@" </dev/null >"$work/log" 2>&1 || {
     cat "$work/log" >&2
-    die "dpkg -i $file fails"
+    die "apt $* fails"
   }
+}
+install_deb() { # FILE OPTION...
+  cp "$1" "/proc/$(<"$work/pid")/root/root/package.deb"
+  apt_ install "${@:2}" /root/package.deb
 }
 
 # Whatever is called like the package, but what dpkg notes about it.
@@ -67,8 +111,8 @@ leftovers() {
 }
 
 line='{"event_type":"order_event","timestamp":"2026-01-29T10:30:45Z","user_id":"u","source":"s","data":{}}'
-append() {
-  sh_ "for n in \$(seq $1); do echo '$line'; done >>$events"
+append() { # LINES [INPUT]
+  sh_ "for n in \$(seq $1); do echo '$line'; done >>${2:-$events}"
 }
 # The app, a line every few milliseconds.
 begin_load() {
@@ -90,7 +134,10 @@ delivered() {
 }
 
 installed() {
-  install_deb "$deb"
+  sh_ "cd /root/dist; $(readme '## Install' | head -n 1)" </dev/null >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    die "the README's first command fails"
+  }
   expect "root:$name 640" "the configuration" stat -c '%U:%G %a' /etc/$name/.env
   expect "root:$name 2750" "the events' directory" stat -c '%U:%G %a' /var/lib/openalgo-events
   expect disabled "installed" systemctl is-enabled $unit
@@ -105,11 +152,15 @@ installed() {
   # Once more, as after an interrupted installation.
   run dpkg-reconfigure $name 2>/dev/null || run /var/lib/dpkg/info/$name.postinst configure ''
   expect "root:$name 2750" "the events' directory, configured again" stat -c '%U:%G %a' /var/lib/openalgo-events
+  expect 0 "the manual page" bash -c 'openalgo-bridge man | cmp - <(zcat /usr/share/man/man1/openalgo-bridge.1.gz); echo $?'
   say "installed: a user, a configuration, directories, nothing started"
 }
 
 running() {
-  run systemctl enable --quiet --now $unit
+  sh_ "$(readme '## Install' | tail -n +2)" >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    die "the README's commands fail"
+  }
   expect active "started" systemctl is-active $unit
   append 100
   [[ $(delivered) == 100 ]] || die "not all lines are delivered"
@@ -117,16 +168,39 @@ running() {
   say "running: 100 lines read"
 }
 
+# There is no broker: it waits for one, beside the other mode.
+both_modes() {
+  sh_ "$(readme '### Both modes at once')" >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    die "the README's commands for both modes fail"
+  }
+  expect active "the other mode" systemctl is-active $name@kafka.service
+  expect active "the one mode" systemctl is-active $unit
+  grep -q KAFKA "$work/log" || die "the second daemon is not in the other mode: $(<"$work/log")"
+  say "both modes: a second daemon runs beside the first"
+}
+
+# What the README answers questions with.
+looked_after() {
+  local command
+  while read -r command; do
+    # It shows what comes until somebody ends it.
+    [[ $command != *' tap' ]] || command="timeout 2 $command || test \$? = 124"
+    sh_ "${command//FILE/$events}" </dev/null >"$work/log" 2>&1 || {
+      cat "$work/log" >&2
+      die "the README's '$command' fails"
+    }
+    ((++checks))
+  done < <(in_table '## Where is it?')
+  say "looked after: with each command of the README"
+}
+
 upgraded() {
   local before after named lines
-  sh_ "echo \"BRIDGE_LOG_LEVEL = 'debug'\" >>/etc/$name/.env"
-  sh_ "install -m 640 -g $name /etc/$name/.env /etc/$name/second.env &&
-    printf \"BRIDGE_INPUT = '/var/lib/openalgo-events/second.jsonl'\nSOCKETIO_LISTEN = '127.0.0.1:5056'\nBRIDGE_HTTP_LISTEN = '127.0.0.1:9821'\nBRIDGE_STATE_DIR = '/var/lib/openalgo-bridge/second'\n\" >>/etc/$name/second.env"
-  run systemctl start $name@second.service
   run systemctl stop $unit
-  install_deb "$deb"
+  install_deb "$deb" --reinstall
   expect inactive "stopped by hand, and reinstalled" systemctl is-active $unit
-  expect active "the instance, reinstalled" systemctl is-active $name@second.service
+  expect active "the instance, reinstalled" systemctl is-active $name@kafka.service
   run systemctl start $unit
   before=$(run systemctl show -P MainPID $unit)
   append 100
@@ -134,7 +208,7 @@ upgraded() {
   named=$(generation)
   begin_load
   until (($(written) > 300)); do sleep 0.05; done
-  install_deb "$work/later.deb" --force-confdef --force-confold
+  install_deb "$work/later.deb" -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold
   after=$(run systemctl show -P MainPID $unit)
   expect active "upgraded" systemctl is-active $unit
   [[ $before != "$after" ]] || die "the upgrade left the old binary running"
@@ -149,30 +223,50 @@ upgraded() {
   say "upgraded: the edited configuration stays, what ran goes on, what was stopped stays stopped"
 }
 
+# The package has the units already, which is what the first of the README's commands is for.
+piped() {
+  local lines
+  lines=$(delivered)
+  sh_ "$(readme '### A named pipe' | tail -n +2 | sed 's/APPUSER/daemon/')" >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    die "the README's commands for a named pipe fail"
+  }
+  append 100 "${events%.jsonl}.pipe"
+  [[ $(delivered) == $((lines + 100)) ]] || die "not all lines came through the pipe"
+  expect active "the keeper" systemctl is-active $keeper
+  install_deb "$work/later.deb" --reinstall
+  expect active "the keeper, reinstalled" systemctl is-active $keeper
+  say "piped: 100 lines read from a named pipe"
+}
+
 removed() {
   run mkdir -p /var/python/openalgo
   sh_ "printf '[Service]\nUser=root\nWorkingDirectory=/var/python/openalgo\nExecStart=/usr/bin/gunicorn app:app\n' \
     >/etc/systemd/system/openalgo.service"
   run /usr/share/$name/openalgo/setup.sh >/dev/null
   sh_ "test -e /etc/systemd/system/openalgo.service.d/openalgo-bridge.conf"
-  run dpkg -r $name >/dev/null 2>&1
+  apt_ remove $name
   expect inactive "removed" systemctl is-active $unit
-  expect inactive "the instance, removed" systemctl is-active $name@second.service
-  expect "BRIDGE_LOG_LEVEL = 'debug'" "the edited configuration, removed" tail -n 1 /etc/$name/.env
+  expect inactive "the instance, removed" systemctl is-active $name@kafka.service
+  expect inactive "the keeper, removed" systemctl is-active $keeper
+  expect "BRIDGE_LOG_LEVEL = 'debug'" "the edited configuration, removed" grep -x "BRIDGE_LOG_LEVEL = 'debug'" /etc/$name/.env
   sh_ "test -s /var/lib/$name/checkpoint.json"
   say "removed: stopped; configuration and position stay"
 }
 
 purged() {
-  run dpkg -P $name >/dev/null 2>&1
+  apt_ purge $name
   expect "$events" "the app's events" ls "$events"
   run rm -r /etc/systemd/system/openalgo.service /var/python /var/lib/openalgo-events
   [[ -z $(leftovers) ]] || die "purged, and there is still: $(leftovers)"
   # Never run and purged at once: also the directory that only the package made is gone.
   install_deb "$deb"
-  run dpkg -P $name >/dev/null 2>&1
+  apt_ purge $name
   [[ -z $(leftovers) ]] || die "purged at once, and there is still: $(leftovers)"
-  expect '' "units that are gone and still known" sh -c "systemctl list-units --all --plain --no-legend 'openalgo*'"
+  # shellcheck disable=SC2016 # that machine's
+  # The keeper's child lets go of the pipe some seconds later.
+  expect '' "units that are gone and still known" bash -c 'for n in {1..60}; do
+    known=$(systemctl list-units --all --plain --no-legend "openalgo*"); [[ $known ]] || break; sleep 0.5; done; echo "$known"'
   say "purged: nothing is left but the user and the app's events"
 }
 
@@ -183,7 +277,10 @@ rpm_has_everything() {
   rpm2cpio "$rpm" >"$work/cpio" || true
   cpio -t --quiet <"$work/cpio" | sed 's,^\.,,' | sort >"$work/packed"
   cmp <(sort "$work/listed") "$work/packed"
-  for path in /usr/bin/$name /etc/$name/.env /usr/lib/systemd/system/$unit /usr/lib/systemd/system/$name@.service \
+  for path in systemd/*.service; do
+    grep -qx "/usr/lib/systemd/system/${path#*/}" "$work/listed" || die "the rpm lacks $path"
+  done
+  for path in /usr/bin/$name /etc/$name/.env \
     /usr/lib/sysusers.d/$name.conf /usr/lib/tmpfiles.d/$name.conf /usr/share/man/man1/$name.1.gz \
     /usr/share/$name/openalgo/setup.sh /usr/share/$name/openalgo/openalgo_bridge_kit/kit.py \
     /usr/share/bash-completion/completions/$name /usr/share/doc/$name/README.md; do
@@ -198,7 +295,7 @@ rpm_has_everything() {
 # There is no Red Hat here: Debian's rpm installs it in a copy of the same root, whatever it requires.
 rpm_is_installed_and_erased() {
   mkdir "$work/rpm"
-  unshare --mount bash -euo pipefail -s -- "$work/rpm" "$PWD/.tools/systemd-root/root" "$PWD/$rpm" <<'END'
+  unshare --mount bash -euo pipefail -s -- "$work/rpm" "$root" "$PWD/$rpm" <<'END'
 dir=$1
 mount -t tmpfs tmpfs "$dir"
 cd "$dir"
@@ -225,11 +322,15 @@ END
 [[ $EUID -eq 0 ]] || die "booting a machine needs root"
 trap finish EXIT
 boot
+add_programs
 installed
 running
+both_modes
+looked_after
 upgraded
+piped
 removed
 purged
 rpm_has_everything
 rpm_is_installed_and_erased
-say "$checks values checked"
+say "$checks values checked, in $(sed -n 's/^PRETTY_NAME=//p' "$root/etc/os-release")"

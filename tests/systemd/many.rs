@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::machine::{ENV_FILE, Machine, UNIT, text};
 use crate::rollback::{Load, TOPIC};
-use crate::start::client;
+use crate::start::{client, commands};
 use crate::support::broker::Broker;
 use crate::support::socketio::Event;
 use crate::support::wait_for;
@@ -185,4 +185,30 @@ fn check_tells_the_ports_of_the_bridge_that_runs_from_those_of_another() {
     let (code, said) = both.check();
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("has the port of BRIDGE_HTTP_LISTEN"), "{said}");
+}
+
+/// As the README has it, but for the broker's address.
+#[test]
+fn both_modes_at_once_each_get_every_event_of_one_file() {
+    let machine = Machine::with_bridge();
+    let broker = Broker::new(&machine.network(), true);
+    machine.configure(ENV_FILE, &[]);
+    machine.start(UNIT);
+    let client = client(&machine);
+    wait_for("the client", || (machine.status()["sink"]["clients"] == 1).then_some(()));
+    let both = commands("### Both modes at once");
+    assert!(both.contains("127.0.0.1:9092"), "{both}");
+    let both = both.replace("127.0.0.1:9092", &broker.bootstrap);
+    machine.succeed(&["sh", "-c", &format!("set -e\n{both}")]);
+    machine.append(0..1_000);
+    client.wait_for_events(1_000);
+    wait_for("the other mode", || {
+        let status = machine.status_of(&["--instance", "kafka"]);
+        (status["ledger"]["lines"]["delivered"] == 1_000).then_some(())
+    });
+    let numbers: Vec<u64> = messages(&machine, &broker, "from_openalgo_order_events")
+        .into_iter()
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
 }

@@ -10,12 +10,33 @@ use crate::support::events::event;
 use crate::support::socketio::{Event, Standard};
 use crate::support::wait_for;
 
-/// The first commands of a section of the README.
-fn commands(heading: &str) -> String {
+/// The blocks of commands of a section of the README.
+fn blocks(heading: &str) -> Vec<String> {
     let readme = fs::read_to_string(repository("README.md")).unwrap();
     let section = readme.split(&format!("\n{heading}\n")).nth(1).expect("the section");
-    let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
-    block.expect("its commands").to_owned()
+    let section = section.split("\n## ").next().unwrap();
+    section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().into()).collect()
+}
+
+/// The first commands of a section of the README.
+pub fn commands(heading: &str) -> String {
+    blocks(heading).first().expect("its commands").clone()
+}
+
+/// What a clone of the repository has after `make build`, as far as the README's commands ask for it.
+fn tree(machine: &Machine, directories: &[&str]) {
+    let tree = machine.path("/root/openalgo-bridge");
+    fs::create_dir_all(tree.join("target/release")).unwrap();
+    let binary = env!("CARGO_BIN_EXE_openalgo-bridge");
+    fs::copy(binary, tree.join("target/release/openalgo-bridge")).unwrap();
+    fs::copy(repository(".sample.env"), tree.join(".sample.env")).unwrap();
+    for directory in directories {
+        fs::create_dir_all(tree.join(directory)).unwrap();
+        for file in fs::read_dir(repository(directory)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), tree.join(directory).join(file.file_name())).unwrap();
+        }
+    }
 }
 
 /// A standard client on the machine, of its Socket.IO port.
@@ -31,17 +52,7 @@ pub fn client(machine: &Machine) -> Standard {
 #[test]
 fn installed_edited_enabled_and_events_flow() {
     let machine = Machine::boot();
-    let tree = machine.path("/root/openalgo-bridge");
-    for directory in ["target/release", "systemd"] {
-        fs::create_dir_all(tree.join(directory)).unwrap();
-    }
-    let binary = env!("CARGO_BIN_EXE_openalgo-bridge");
-    fs::copy(binary, tree.join("target/release/openalgo-bridge")).unwrap();
-    fs::copy(repository(".sample.env"), tree.join(".sample.env")).unwrap();
-    for file in fs::read_dir(repository("systemd")).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), tree.join("systemd").join(file.file_name())).unwrap();
-    }
+    tree(&machine, &["systemd"]);
     let script = format!("set -e; cd /root/openalgo-bridge\n{}", commands("## Under systemd"));
     machine.succeed(&["sh", "-c", &script]);
     assert_eq!(machine.succeed(&["systemctl", "is-enabled", UNIT]).trim(), "enabled");
@@ -78,6 +89,25 @@ fn installed_edited_enabled_and_events_flow() {
     writeln!(writer, "{}", event(2_000)).unwrap();
     let events = client.wait_for_events(2_001);
     assert_eq!(events[2_000].number(), 2_000);
+}
+
+/// In a terminal whose daemon runs on, as the README's goes on in another one.
+#[test]
+fn the_quick_start_by_hand() {
+    let machine = Machine::boot();
+    tree(&machine, &["tests/samples"]);
+    let [_, start, look, ..] = &blocks("## Quick start")[..] else { panic!("blocks are missing") };
+    let start =
+        start.replace("make build && ", "").replace("bridge run ", "bridge run >/dev/null 2>&1 & ");
+    let shell = "set -e; shopt -s expand_aliases; export HOME=/root; cd ~/openalgo-bridge";
+    machine.succeed(&["bash", "-c", &format!("{shell}\n{start}")]);
+    let alias = start.lines().find(|line| line.starts_with("alias ")).expect("an alias");
+    wait_for("the daemon", || {
+        let asked = format!("{shell}\n{alias}\nbridge status");
+        machine.run(&["bash", "-c", &asked]).status.success().then_some(())
+    });
+    let said = machine.succeed(&["bash", "-c", &format!("{shell}\n{alias}\n{look}")]);
+    assert!(said.contains("delivered"), "{said}");
 }
 
 #[test]
