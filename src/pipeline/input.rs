@@ -115,7 +115,9 @@ impl Pipeline {
     /// Whether what comes before a lane, in another one, is not settled yet.
     fn is_too_early(&mut self, index: usize) -> bool {
         let Some((before, end)) = self.lanes[index].follows else { return false };
-        let waits = self.lanes.iter().any(|lane| lane.key == before && lane.settled() < end);
+        let waits_for =
+            |lane: &Lane| lane.key == before && lane.settled() < end && !lane.is_done_so_far();
+        let waits = self.lanes.iter().any(waits_for);
         self.lanes[index].follows = Some((before, end)).filter(|_| waits);
         waits
     }
@@ -253,8 +255,23 @@ impl Pipeline {
             Ok(AtPath::WrongType(kind)) => self.on_nothing_at_path(Waiting::WrongType(kind)),
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
+        self.wait_for_copies();
         self.lose_what_vanished_again();
         self.store_deleted();
+    }
+
+    /// What came to a file behind what its copy has, which took its place, comes after that, also where a
+    /// start found both.
+    fn wait_for_copies(&mut self) {
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            let Some(after) = lane.file.after() else { continue };
+            let mut behind = self.lanes[index + 1..].iter();
+            let copy = behind.find(|it| it.file.generation() == Some(after));
+            if let Some(copy) = copy.filter(|_| lane.is_unread()) {
+                self.lanes[index].follows = Some((copy.key, lane.began));
+            }
+        }
     }
 
     fn on_file_at_path(&mut self, identity: &Identity) {

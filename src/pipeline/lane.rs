@@ -37,6 +37,8 @@ pub(super) struct Lane {
     pub failures: u32,
     /// When something was last read from it.
     pub last_data: Instant,
+    /// Where it was put when it was opened.
+    pub began: u64,
     /// Its size when it was opened: what lies before was there before the daemon looked.
     pub opened_size: u64,
     /// Everything before is settled.
@@ -140,6 +142,7 @@ impl Lane {
     pub(super) fn new(key: u64, file: FollowedFile, ledger: Ledger, now: Instant) -> Self {
         Self {
             key,
+            began: file.position(),
             opened_size: file.size(),
             settled: file.position(),
             mark: Mark::Known(Fingerprint::of_mark(file.tail())),
@@ -193,6 +196,16 @@ impl Lane {
     /// Whether every whole line that was read is settled.
     pub(super) fn is_settled_to_line(&self) -> bool {
         self.held.is_none() && self.settled == self.file.line_start()
+    }
+
+    /// Nothing was read from it in this run.
+    pub(super) fn is_unread(&self) -> bool {
+        self.file.position() == self.began
+    }
+
+    /// It has nothing more to give as it is.
+    pub(super) fn is_done_so_far(&self) -> bool {
+        self.is_settled_to_line() && self.file.position() >= self.file.size()
     }
 
     /// What the next start must know.

@@ -69,6 +69,7 @@ impl Pipeline {
         }
         match self.look_beside(|this, siblings| this.find(known, siblings)) {
             Some(Some(file)) => {
+                self.give_way(file.identity());
                 let (path, offset) = (file.path().display(), file.position());
                 let size = file.whole_size();
                 info!(%path, offset, size, "resumed: a rotated file is read to its end");
@@ -241,27 +242,32 @@ impl Pipeline {
         // A copy has a life of its own where it is known itself.
         let is_other = |sibling: &Sibling| {
             let identity = &sibling.identity;
-            self.is_open(identity)
-                || self.is_seen(identity)
+            let is_taken = self.is_open(identity) || self.is_seen(identity);
+            (is_taken && !self.gives_way(identity, known))
                 || self.is_known(identity)
                 || (remembered.is_weak() && sibling.modified_ns < known.modified_ns)
         };
+        // Of a copy of several, one of which something is missing goes on in it; else one of which more is known.
+        let missing = |it: &GenerationState| it.offset < it.size;
+        let is_stronger = |it: &GenerationState| remembered.is_weak() && !known_of(it).is_weak();
+        let goes_first =
+            |it: &&GenerationState| !missing(known) && (missing(it) || is_stronger(it));
+        let is_others = |file: &FollowedFile| {
+            let is_of =
+                |other| file.from_start(max_line).resume_if_alike(&known_of(other), max_line);
+            let mut others = self.rotations.known.iter().filter(goes_first);
+            others.any(|other| is_of(other).unwrap_or(false))
+        };
         if !remembered.is_weak() {
-            // Of a copy of several, the one of which something is missing goes on in it.
-            let missing = |it: &GenerationState| it.offset < it.size;
-            let others = || self.rotations.known.iter().filter(|it| !missing(known) && missing(it));
-            let is_others = |file: &FollowedFile| {
-                let is_of =
-                    |other| file.from_start(max_line).resume_if_alike(&known_of(other), max_line);
-                others().any(|other| is_of(other).unwrap_or(false))
-            };
             let goes_on = |file: &mut FollowedFile| {
                 Ok(!is_others(file) && file.resume_as_copy(&remembered, max_line)?)
             };
             return siblings.newest(fs, max_line, is_other, goes_on);
         }
         // Where little was read, it has to be the only one that begins like that.
-        let goes_on = |file: &mut FollowedFile| file.resume_if_alike(&remembered, max_line);
+        let goes_on = |file: &mut FollowedFile| {
+            Ok(!is_others(file) && file.resume_if_alike(&remembered, max_line)?)
+        };
         let input = FollowedFile::open(fs, &self.settings.input, max_line, None).ok().flatten();
         if input.is_some_and(|mut input| goes_on(&mut input).unwrap_or(false)) {
             return Ok(None);
@@ -272,6 +278,26 @@ impl Pipeline {
             file.start_again(max_line);
         }
         Ok(only)
+    }
+
+    /// Whether a copy that was taken for another life, of which less is missing, is not read yet: it is read
+    /// from where more is.
+    fn gives_way(&self, copy: &Identity, known: &GenerationState) -> bool {
+        let mut lanes = self.lanes.iter().filter(|lane| lane.file.identity().is_same_file(copy));
+        lanes.next().is_some_and(|lane| lane.is_unread() && lane.began > known.offset)
+            && lanes.next().is_none()
+    }
+
+    /// Leaves a file to another lane.
+    fn give_way(&mut self, to: &Identity) {
+        let closed = &mut self.closed;
+        self.lanes.retain(|lane| {
+            let goes = lane.file.identity().is_same_file(to);
+            if goes {
+                *closed += lane.ledger;
+            }
+            !goes
+        });
     }
 
     /// A file that a pipe took the place of may be under another name now. Its writer may still have it open.

@@ -30,6 +30,7 @@ const COPIED_MAX: u64 = 256 << 20;
 impl Pipeline {
     /// Keeps what the next start could not read again. To be called when nothing is read any more.
     pub fn keep_pending(&mut self) {
+        self.leave_to_copies();
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
             let Some(generation) = lane.file.generation() else { continue };
@@ -57,6 +58,22 @@ impl Pipeline {
                     self.lose_unkept(index, generation);
                 }
             }
+        }
+    }
+
+    /// A replaced file that has no more than the copy that is read on in its place is needed no more.
+    fn leave_to_copies(&mut self) {
+        let stands_in_a_copy = |lane: &&Lane| {
+            let is_copy = |it: &&Lane| it.file.generation() == lane.file.after();
+            let copy = lane.file.after().and_then(|_| self.lanes.iter().find(is_copy));
+            let common = copy.and_then(|it| lane.file.common_with(&it.file).ok().flatten());
+            lane.is_settled_to_line() && common.is_some_and(|common| !common.more)
+        };
+        let deleted = self.lanes.iter().filter(|lane| lane.file.is_deleted());
+        let left: Vec<u64> = deleted.filter(stands_in_a_copy).map(|lane| lane.key).collect();
+        for lane in self.lanes.extract_if(.., |lane| left.contains(&lane.key)) {
+            self.closed += lane.ledger;
+            self.position.moved();
         }
     }
 

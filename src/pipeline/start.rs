@@ -161,7 +161,6 @@ impl Pipeline {
         }
         if let Some(file) = self.open_at_start() {
             self.adopt(file, live, newest);
-            self.wait_for_copies();
         } else if self.is_beside(&live.identity)
             || self.find_kept(live).is_some()
             || self.is_stored(&live.identity)
@@ -172,18 +171,6 @@ impl Pipeline {
             // Perhaps its file system is not mounted yet, or it may not be read for now: what is
             // known of it is kept until something is there to compare it with.
             self.remembered = Some(live.clone());
-        }
-    }
-
-    /// What came to a file behind what its copy has, which took its place, comes after that.
-    fn wait_for_copies(&mut self) {
-        for index in 0..self.lanes.len() {
-            let (lane, behind) = (&self.lanes[index], &self.lanes[index + 1..]);
-            let is_copy = |it: &&Lane| {
-                lane.file.after().is_some() && it.file.generation() == lane.file.after()
-            };
-            let follows = behind.iter().find(is_copy).map(|copy| (copy.key, lane.file.position()));
-            self.lanes[index].follows = follows.or(self.lanes[index].follows);
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Line {
     pub(crate) key: &'static str,
     /// The first line of every file is the same: it can't be told from its sisters.
     pub(crate) header: bool,
+    /// It was there before a first start that begins at the end: nobody asks for it.
+    pub(crate) before_start: bool,
     /// Where it was written to.
     pub(crate) homes: Vec<Home>,
     /// Where it was written first.
@@ -144,6 +146,7 @@ impl Lines {
             class,
             key,
             header,
+            before_start: false,
             homes,
             origin: None,
             delivered: 0,

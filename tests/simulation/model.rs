@@ -161,6 +161,8 @@ pub(crate) struct Model {
     pub(crate) disturbed: bool,
     /// Someone removed or damaged the state.
     pub(crate) state_was_lost: bool,
+    /// A stop could not write down what it did last.
+    pub(crate) stop_unwritten: bool,
     /// The daemon is starting.
     pub(crate) is_starting: bool,
     /// Calls on the input failed while the daemon started.
@@ -213,6 +215,7 @@ impl Model {
             run_published: 0,
             disturbed: false,
             state_was_lost: false,
+            stop_unwritten: false,
             is_starting: false,
             blind_start: false,
             violation: None,

@@ -27,8 +27,8 @@ struct Handed {
 /// What the daemon wrote of itself.
 #[derive(Default)]
 pub(crate) struct Checkpoints {
-    /// By sequence number.
-    handed: BTreeMap<u64, Handed>,
+    /// By sequence number, which comes again where newer ones were lost, and time.
+    handed: BTreeMap<(u64, i64), Handed>,
     /// The last one that was reported as durable.
     pub(crate) committed: u64,
     /// The last one that was handed over, and its live position.
@@ -94,7 +94,7 @@ impl Model {
         let promised = self.promised(checkpoint, &files);
         let handed = Handed { files: known, tick: self.tick, promised };
         let checkpoints = &mut self.checkpoints;
-        checkpoints.handed.insert(checkpoint.sequence, handed);
+        checkpoints.handed.insert((checkpoint.sequence, checkpoint.committed_at_ms), handed);
         if checkpoints.handed.len() > 64 {
             checkpoints.handed.pop_first();
         }
@@ -158,6 +158,10 @@ impl Model {
             Some(checkpoint) => self.check_not_ahead(checkpoint),
             None => self.checkpoints.forget(),
         }
+        // What a stop told, when it kept the rest, is lost with the newest checkpoint.
+        let is_kept = |name: &Path| name.starts_with("/state/pending");
+        let is_lost = self.checkpoints.excused || std::mem::take(&mut self.stop_unwritten);
+        let untold = is_lost && self.disk.names.keys().any(|name| is_kept(name));
         if self.checkpoints.excused {
             self.checkpoints.committed = 0;
             self.checkpoints.excused = false;
@@ -167,11 +171,12 @@ impl Model {
         self.owed.clear();
         self.continued.clear();
         self.count_told(loaded.map_or(&[], |checkpoint| &checkpoint.lost));
-        let handed = loaded.and_then(|it| self.checkpoints.handed.get(&it.sequence).cloned());
+        let key = |it: &Checkpoint| (it.sequence, it.committed_at_ms);
+        let handed = loaded.and_then(|it| self.checkpoints.handed.get(&key(it)).cloned());
         let (Some(checkpoint), Some(handed)) = (loaded, handed) else { return };
         let promised = handed.promised.into_iter().filter(|owed| !self.unnoticed.contains(owed));
         let kept = promised.filter(|owed| !self.is_unnoticed(owed, checkpoint, &handed.files));
-        self.owed = kept.collect();
+        self.owed = kept.filter(|_| !untold).collect();
         // Where all files have the same first line, and no more of it was settled, any may be it.
         for (state, (uid, _)) in checkpoint.generations.iter().zip(&handed.files) {
             let weak = state.head.is_none_or(|head| state.offset <= u64::from(head.length));

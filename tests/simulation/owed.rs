@@ -83,7 +83,10 @@ impl Model {
         if lanes.all(|lane| lane.finds_itself_in(data)) {
             let is_unnoticed = |owed: &Owed| owed.end <= size && gone.contains(owed);
             self.unnoticed.extend(self.owed.iter().copied().filter(is_unnoticed));
-            self.owed.retain(|owed| !is_unnoticed(owed));
+            // Of a file that was replaced, it is in the copy that it was to be read.
+            let unnoticed = &self.unnoticed;
+            let is_same = |owed: &Owed| unnoticed.iter().any(|other| other.line == owed.line);
+            self.owed.retain(|owed| !is_same(owed));
         }
     }
 
@@ -111,15 +114,16 @@ impl Model {
 
     pub(crate) fn is_settled(&self, line: usize) -> bool {
         let line = &self.lines.all[line];
-        match line.class {
-            // Where a first start begins behind it, nobody can tell it from its sisters.
-            Class::Valid => line.delivered > 0 || (line.header && self.config.at_end),
-            Class::Filtered => true,
-            Class::Torn => {
-                line.delivered > 0 || line.settled || contains(&line.content, b"force_logout")
+        line.before_start
+            || match line.class {
+                // Where a first start begins behind it, nobody can tell it from its sisters.
+                Class::Valid => line.delivered > 0 || (line.header && self.config.at_end),
+                Class::Filtered => true,
+                Class::Torn => {
+                    line.delivered > 0 || line.settled || contains(&line.content, b"force_logout")
+                }
+                Class::Old | Class::Poison | Class::Invalid(_) => line.settled,
             }
-            Class::Old | Class::Poison | Class::Invalid(_) => line.settled,
-        }
     }
 
     /// The lines that stand in the input now.

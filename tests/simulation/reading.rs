@@ -194,13 +194,14 @@ impl Model {
         // what it replaced, from when they were compared.
         let is_copy =
             self.tracks[&uid].copy || self.tracks.values().any(|track| track.replaces == Some(uid));
-        // A look at what was read teaches nothing: it is compared with what is known.
-        let is_look =
-            !new && handle.is_lane && wanted <= CONTEXT_BYTES && handle.known.len() >= end as usize;
-        if !is_look && (!handle.is_lane || handle.was_read) {
-            handle.learn_beginning(start, data);
-        } else if !is_look && !new && is_copy {
-            handle.learn(start, data);
+        // A short look at what was read teaches nothing: it is compared with what is known.
+        let is_look = !new && handle.is_lane && wanted <= HEAD_BYTES.max(CONTEXT_BYTES);
+        let known = if is_look { handle.known.len().saturating_sub(start).min(count) } else { 0 };
+        let (from, fresh) = (start + known, &data[known..]);
+        if !handle.is_lane || handle.was_read {
+            handle.learn_beginning(from, fresh);
+        } else if !new && is_copy {
+            handle.learn(from, fresh);
         }
         if !new || count < wanted {
             return;
@@ -247,6 +248,7 @@ impl Model {
         let line_start = memchr::memrchr(b'\n', data).map_or(0, |end| end + 1);
         handle.unfinished = (data.len() - line_start) as u64;
         handle.tail = data[data.len().saturating_sub(CONTEXT_BYTES)..].to_vec();
+        handle.learn(position as usize, &data[position as usize..]);
         handle.doubt = None;
         handle.is_cut = false;
         handle.life = self.tracks.entry(uid).or_default().life;

@@ -112,8 +112,10 @@ impl World {
         }
         let mut model = self.shared.model();
         // Files that were moved away are given up by a start, which it writes down.
-        // And where time went back, files from before the first start look new.
-        let same = held == 1 && !lost && !model.clock_jumped;
+        // And where time went back, files from before the first start look new; also where somebody wrote to one
+        // just before that, and there is nothing but that by which to know their order.
+        let late = !model.config.births && model.counters.late_lines > 0;
+        let same = held == 1 && !lost && !model.clock_jumped && !late;
         if same && (model.run_published > 0 || model.checkpoints.written > 0) {
             let text = format!(
                 "after a clean stop {} lines were sent and {} checkpoints written",

@@ -137,8 +137,8 @@ impl Model {
         let same_inode = self.config.reuses && !self.config.births;
         // By when it was written, a file with a late line is a later one.
         let misleads = self.config.naming == 0 && self.counters.late_lines > 0;
-        // A start may take a file that begins like the one it looks for for a copy of that.
-        let alike = self.config.headers && self.run > 1;
+        // A file that begins like another one may be taken for a copy of that.
+        let alike = self.config.headers;
         self.order_excused || self.clock_jumped || same_inode || misleads || alike
     }
 

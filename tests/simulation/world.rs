@@ -205,6 +205,10 @@ impl World {
             if let Some(uid) = model.disk.input().filter(|_| first) {
                 let track = model.tracks.entry(uid).or_default();
                 track.skipped = track.placed.last().map_or(0, |placed| placed.end);
+                let before: Vec<usize> = track.placed.iter().filter_map(|it| it.line).collect();
+                for line in before {
+                    model.lines.all[line].before_start = true;
+                }
             }
         }
         model.begin_run();
@@ -395,7 +399,9 @@ impl World {
                 daemon.hand_over_reports();
             }
         }
+        let is_written = self.daemon.as_ref().is_some_and(|it| it.pipeline.is_committed());
         let mut model = self.shared.model();
+        model.stop_unwritten = !is_written;
         model.counters.clean_stops += u64::from(done);
         model.counters.kills += u64::from(!done);
         model.alive = false;
