@@ -109,24 +109,34 @@ impl Pipeline {
             lane.state = LaneState::Over;
             // What was to be read stands behind them now; or they are all that is left.
             let (generation, line_start) = (lane.file.generation(), lane.file.line_start());
-            let from = line_start + size.saturating_sub(offset);
+            // If they stand where they stood, it was cut behind them.
+            let moved = size.saturating_sub(offset) * u64::from(offset != line_start);
+            let from = line_start + moved;
             let (to, reason) = (cut.unread.end, LostReason::TruncatedUnread);
             self.lose(Lost { generation, from: from.min(to), to, reason });
         } else {
             info!("it is read from its start");
             self.finish_or_copy(index, &cut, copy.unwrap_or(Copy::Nowhere));
         }
-        let mut next = self.new_lane(next, Ledger::default());
-        next.state = state;
-        next.opened_size = 0;
         let newest = self.lanes[index].file.modified_ns();
-        self.lanes.insert(index + 1, next);
+        self.begin_life(index, next, state);
         // It may have been copied and cut again before anyone looked.
         if is_last {
             self.open_unseen(newest);
         }
         self.position.moved();
         true
+    }
+
+    /// Adds a lane for what came in the place of what was cut, behind the copies of it that wait for that.
+    fn begin_life(&mut self, index: usize, next: FollowedFile, state: LaneState) {
+        let key = self.lanes[index].key;
+        let waits = |lane: &mut Lane| lane.follows.is_some_and(|(before, _)| before == key);
+        let copies: Vec<Lane> = self.lanes.extract_if(..index, waits).collect();
+        let behind = index + 1 - copies.len();
+        let mut next = self.new_lane(next, Ledger::default());
+        (next.state, next.opened_size) = (state, 0);
+        self.lanes.splice(behind..behind, copies.into_iter().chain([next]));
     }
 
     /// What came in the place of content that was cut, and was cut too before anyone could read it, is in a
