@@ -260,7 +260,11 @@ impl Pipeline {
         };
         if !remembered.is_weak() {
             let goes_on = |file: &mut FollowedFile| {
-                Ok(!is_others(file) && file.resume_as_copy(&remembered, max_line)?)
+                let is_it = !is_others(file) && file.resume_as_copy(&remembered, max_line)?;
+                if is_it {
+                    file.go_back_to_line_start(max_line)?;
+                }
+                Ok(is_it)
             };
             return siblings.newest(fs, max_line, is_other, goes_on);
         }
@@ -427,8 +431,14 @@ impl Pipeline {
         let mut later = self.new_lane(later, Ledger::default());
         later.state = LaneState::Superseded;
         later.follows = Some((self.lanes[index].key, later.file.position()));
+        // What was cut off before the copy was made.
+        let was = &self.lanes[index].file;
+        let (generation, to) = (was.generation(), was.size());
+        let left = was.shrunk_to().unwrap_or(to).max(copy.size());
         self.lanes[index].file.go_on_in(copy);
         self.lanes.insert(index, later);
+        let (from, reason) = (left.min(to), LostReason::TruncatedUnread);
+        self.lose(Lost { generation, from, to, reason });
         self.position.moved();
         None
     }

@@ -39,7 +39,8 @@ impl Pipeline {
                 continue;
             }
             let unread = lane.file.position() == 0;
-            let kept = if unread || lane.file.is_intact().unwrap_or(false) {
+            // What can't be read now is there, for all one knows.
+            let kept = if unread || lane.file.is_intact().unwrap_or(true) {
                 if !lane.file.is_deleted() {
                     continue;
                 }
@@ -170,7 +171,10 @@ impl Pipeline {
 
     /// Opens what was kept of a life, to go on at its offset.
     pub(super) fn find_kept(&self, known: &GenerationState) -> Option<FollowedFile> {
-        let kept = self.open_kept(known.generation?, known.after, known.offset);
+        let kept = self.open_kept(known.generation?).map(|mut file| {
+            file.go_on_without(&known_of(known), self.settings.max_line_bytes);
+            file
+        });
         kept.or_else(|| self.open_journaled(known))
     }
 
@@ -184,17 +188,9 @@ impl Pipeline {
         (file.resume(&known_of(known), max_line).ok()? == Resume::Continue).then_some(file)
     }
 
-    fn open_kept(
-        &self,
-        generation: Generation,
-        after: Option<Generation>,
-        offset: u64,
-    ) -> Option<FollowedFile> {
+    fn open_kept(&self, generation: Generation) -> Option<FollowedFile> {
         let (path, max_line) = (self.path_of(generation), self.settings.max_line_bytes);
-        let file = FollowedFile::open(self.edges.fs.as_ref(), &path, max_line, None);
-        let mut file = file.ok().flatten()?;
-        file.go_on_as(generation, after, offset, max_line);
-        Some(file)
+        FollowedFile::open(self.edges.fs.as_ref(), &path, max_line, None).ok().flatten()
     }
 
     /// What was kept by an earlier run. Of what the checkpoint does not know any more, nothing is
@@ -206,7 +202,8 @@ impl Pipeline {
             let Ok(generation) = name.parse::<Generation>() else { continue };
             match checkpoint {
                 None => {
-                    if let Some(file) = self.open_kept(generation, None, 0) {
+                    if let Some(mut file) = self.open_kept(generation) {
+                        file.go_on_as(generation);
                         info!(%generation, "what was kept of a file that is gone is read");
                         self.add_moved(file, Ledger::default(), |_, _| false).is_kept = true;
                     }

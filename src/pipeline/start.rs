@@ -115,9 +115,10 @@ impl Pipeline {
     /// The first start, or one that lost its position.
     fn begin(&mut self, first: bool) {
         let from_end = first && self.settings.start_at == StartAt::End;
-        if !first || self.settings.pipe.is_some() {
-            // Which of them were delivered, nobody knows. Of a journal everything is this daemon's to deliver.
-            self.open_unseen(i64::MIN);
+        // Which of them were delivered, nobody knows. Of a journal everything is this daemon's to deliver. Where
+        // they find no place, the file at the path waits for them.
+        if (!first || self.settings.pipe.is_some()) && !self.open_unseen(i64::MIN) {
+            return;
         }
         let Some(mut file) = self.open_at_start() else { return };
         let max_line = self.settings.max_line_bytes;
@@ -250,7 +251,10 @@ impl Pipeline {
                 return Ok(Found::Another(LostReason::MovedAway));
             }
             // A copy that an editor or a backup put there.
-            Resume::Replaced if file.resume_as_copy(&known, max_line)? => return Ok(Found::Same),
+            Resume::Replaced if file.resume_as_copy(&known, max_line)? => {
+                file.go_back_to_line_start(max_line)?;
+                return Ok(Found::Same);
+            }
             Resume::Replaced => LostReason::MovedAway,
             Resume::Truncated => LostReason::TruncatedUnread,
             Resume::Rewritten => LostReason::Rewritten,

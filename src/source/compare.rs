@@ -49,7 +49,8 @@ impl Known<'_> {
     /// Whether too little was read to tell its content from that of others: files may all begin with
     /// the same line.
     pub fn is_weak(&self) -> bool {
-        self.head.is_none_or(|head| self.offset <= u64::from(head.length))
+        let nothing_before = self.mark.length == 0;
+        nothing_before || self.head.is_none_or(|head| self.offset <= u64::from(head.length))
     }
 }
 
@@ -109,6 +110,33 @@ impl FollowedFile {
         Ok(same)
     }
 
+    /// Goes back to the beginning of a line, where a copy goes on behind half of one that was taken for a whole:
+    /// the rest may stand here.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn go_back_to_line_start(&mut self, max_line: usize) -> io::Result<()> {
+        let (position, start) = (self.position(), self.last_line_end(self.position())?);
+        if start < position {
+            self.framer = LineFramer::new(start, &self.context_of(start)?, max_line);
+        }
+        Ok(())
+    }
+
+    /// The offset just behind the last LF before `limit`, 0 if there is none.
+    pub(super) fn last_line_end(&self, limit: u64) -> io::Result<u64> {
+        let mut end = limit;
+        while end > 0 {
+            let from = end.saturating_sub(BLOCK_BYTES as u64);
+            let block = self.peek(from, (end - from) as usize)?;
+            if let Some(last) = memchr::memrchr(b'\n', &block) {
+                return Ok(from + last as u64 + 1);
+            }
+            end = from;
+        }
+        Ok(0)
+    }
+
     /// Whether all that is remembered of a file stands in this one, whoever it is. False: it does not, or
     /// that can't be told.
     ///
@@ -139,16 +167,16 @@ impl FollowedFile {
         self.recent = context.to_vec();
     }
 
-    /// Goes on at an offset of a life, with nothing before it to compare.
-    pub fn go_on_as(
-        &mut self,
-        generation: Generation,
-        after: Option<Generation>,
-        offset: u64,
-        max_line: usize,
-    ) {
-        (self.generation, self.after) = (Some(generation), after);
-        self.framer = LineFramer::new(offset, b"", max_line);
+    /// Goes on with a life, whose bytes before the offset are not in this file.
+    pub fn go_on_without(&mut self, known: &Known<'_>, max_line: usize) {
+        self.go_on(known, b"", max_line);
+        // Its first line stands there without what was skipped of it.
+        self.head = self.head.filter(|_| known.offset > 0);
+    }
+
+    /// The same from its start, where nothing else is known of it.
+    pub fn go_on_as(&mut self, generation: Generation) {
+        self.generation = Some(generation);
     }
 
     /// Whether `other`, opened at its start, has the content of this one as far as that was read; it

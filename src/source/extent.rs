@@ -11,6 +11,8 @@ pub(super) struct Extent {
     size: u64,
     modified_ns: i64,
     shrunk: Option<Shrunk>,
+    /// Its content is another one now: when that which was seen was last written.
+    other_since_ns: Option<i64>,
     vanished: Option<Vanished>,
 }
 
@@ -74,9 +76,14 @@ impl Extent {
         }
     }
 
+    /// Takes note that another content is there, which was not before it was last written.
+    pub(super) fn is_other(&mut self, written_ns: i64) {
+        self.other_since_ns.get_or_insert(written_ns);
+    }
+
     /// Goes on with so much, fewer than there were.
     pub(super) fn accept(&mut self, size: u64) {
-        (self.size, self.shrunk) = (size, None);
+        (self.size, self.shrunk, self.other_since_ns) = (size, None, None);
     }
 
     /// The largest size since the last that was told.
@@ -96,7 +103,8 @@ impl Extent {
 
     /// When what was seen of it was last written, nanoseconds since 1970.
     pub(super) fn written_ns(&self) -> i64 {
-        self.shrunk.map_or(self.modified_ns, |shrunk| shrunk.written_ns)
+        let other = self.other_since_ns.or(self.shrunk.map(|shrunk| shrunk.written_ns));
+        other.unwrap_or(self.modified_ns)
     }
 
     /// When it was last written, whatever that did.

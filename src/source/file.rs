@@ -275,7 +275,7 @@ impl FollowedFile {
     /// Reads what is new, at most a block.
     pub fn read(&mut self) -> io::Result<Read> {
         let facts = self.file.facts()?;
-        let size_before = self.extent.size();
+        let (size_before, written_ns) = (self.extent.size(), self.extent.written_ns());
         self.extent.see(&facts);
         self.go_back_before_nuls(facts.size)?;
         let (position, known_size, left) =
@@ -313,6 +313,7 @@ impl FollowedFile {
         }
         if self.overlap != self.framer.tail() && !makes(Mutant::MarkUnchecked) {
             self.framer.filled(0);
+            self.extent.is_other(written_ns);
             return cut(false);
         }
         // A file that is resumed at its start has nothing before the position, but perhaps a head.
@@ -321,6 +322,7 @@ impl FollowedFile {
             && !head.matches(&self.peek(0, head.length as usize)?)
         {
             self.framer.filled(0);
+            self.extent.is_other(written_ns);
             return cut(false);
         }
         let fresh = got - overlap;
@@ -462,20 +464,6 @@ impl FollowedFile {
         }
         bytes.truncate(filled);
         Ok(bytes)
-    }
-
-    /// The offset just behind the last LF before `limit`, 0 if there is none.
-    fn last_line_end(&self, limit: u64) -> io::Result<u64> {
-        let mut end = limit;
-        while end > 0 {
-            let from = end.saturating_sub(BLOCK_BYTES as u64);
-            let block = self.peek(from, (end - from) as usize)?;
-            if let Some(last) = memchr::memrchr(b'\n', &block) {
-                return Ok(from + last as u64 + 1);
-            }
-            end = from;
-        }
-        Ok(0)
     }
 }
 

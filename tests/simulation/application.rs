@@ -160,8 +160,10 @@ impl World {
         let is_replaced = model.disk.at(path) != Some(uid);
         let Some(track) = model.tracks.get(&uid) else { return };
         let finished = track.finished.is_some();
+        // What was rotated before it was seen, and is no more than a copy then, is not looked at again.
+        let unseen = track.replaces.is_some() && track.opens == 0 && !is_replaced;
         // A copy has no writer.
-        if (track.copy && !is_replaced) || model.ended_within_a_line(uid) {
+        if (track.copy && !is_replaced) || unseen || model.ended_within_a_line(uid) {
             return;
         }
         if is_replaced {

@@ -346,6 +346,7 @@ impl Model {
         for mark in [&mut track.ever_read, &mut track.skipped, &mut track.seen] {
             *mark = from.min(*mark);
         }
+        track.finished = track.finished.map(|finished| from.min(finished));
     }
 
     /// Finds the lines behind the last one that is known.

@@ -78,7 +78,10 @@ impl Model {
             let track = uid.and_then(|uid| self.tracks.get(&uid));
             known.push((uid, track.map_or(0, |track| track.cuts)));
             let named = self.config.births || !self.config.headers;
-            let simple = named && track.is_some_and(|track| track.cuts == 0 && track.opens == 1);
+            // Half a line that was kept, and taken for a line of its own, is read again in a copy.
+            let simple = named
+                && !self.took_kept
+                && track.is_some_and(|track| track.cuts == 0 && track.opens == 1);
             if simple && let Some(generation) = state.generation {
                 let before = self.checkpoints.offsets.insert(generation, state.offset);
                 if before.is_some_and(|before| before > state.offset) {
@@ -346,7 +349,8 @@ impl Model {
     /// Everything is healed and has come to rest.
     pub(crate) fn check_rest(&mut self, snapshot: &Snapshot) {
         self.counters.quiescences += 1;
-        self.order_excused = false;
+        // What could not be looked at may have been taken for gone, where it is not known well.
+        self.disturbed |= std::mem::take(&mut self.order_excused);
         let told = &snapshot.ledger.lost;
         self.check_arrived(told);
         let moved = told.iter().filter(|lost| lost.reason == "moved_away").count() as u64;

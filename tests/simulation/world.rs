@@ -402,6 +402,8 @@ impl World {
         let is_written = self.daemon.as_ref().is_some_and(|it| it.pipeline.is_committed());
         let mut model = self.shared.model();
         model.stop_unwritten = !is_written;
+        // Where it can't look for copies, it tells too much.
+        model.disturbed |= model.disk.directory_closed;
         model.counters.clean_stops += u64::from(done);
         model.counters.kills += u64::from(!done);
         model.alive = false;
