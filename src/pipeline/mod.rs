@@ -259,9 +259,9 @@ impl Pipeline {
             && self.position.is_committed()
     }
 
-    /// What the next pipeline can go on with.
-    pub fn into_edges(self) -> Edges {
-        self.edges
+    /// What the next pipeline can go on with, and who waits for an answer of it.
+    pub fn into_edges(self) -> (Edges, Vec<CaughtUp>) {
+        (self.edges, self.reporter.into_asked())
     }
 
     /// How many lines were read and are not settled.
