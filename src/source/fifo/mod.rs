@@ -123,7 +123,12 @@ impl PipeState {
 
     /// Whether everything that was in the pipe when this was asked for is in the journal.
     pub fn is_past(&self, asked: u64) -> bool {
-        self.rounds.load(Ordering::SeqCst) >= asked
+        self.rounds() >= asked
+    }
+
+    /// Everything that was asked for with this or less is in the journal.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::SeqCst)
     }
 
     /// Keeps segments from being ended until the guard is dropped: who looks at the journal for the first
