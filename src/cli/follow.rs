@@ -157,7 +157,7 @@ impl Journaled {
         let (owner, durable) = (mailbox.clone(), Arc::new(Durable::default()));
         let tell = move |notice| {
             owner.post(match notice {
-                Notice::Journaled => Event::InputChanged,
+                Notice::Journaled | Notice::Moved => Event::InputChanged,
                 Notice::Opened => Event::Stay,
                 Notice::Ended => Event::Leave,
             });

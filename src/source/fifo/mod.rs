@@ -35,6 +35,8 @@ pub struct Settings {
 pub enum Notice {
     /// There is more in the journal.
     Journaled,
+    /// Something came to the path, or went from it.
+    Moved,
     /// A pipe is read.
     Opened,
     /// There is no pipe at the path any more, and nothing more comes from one that was there.
