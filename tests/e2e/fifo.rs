@@ -559,6 +559,7 @@ fn fi_09_fi_14_a_file_where_a_pipe_was_that_has_writers_is_read_and_what_they_wr
 
 /// What becomes of a file that stood where a pipe was, and of the daemon, before anything of it is delivered.
 enum Fate {
+    Killed,
     RenamedAndKilled,
     DeletedAndKilled,
     DeletedAndStopped,
@@ -566,7 +567,8 @@ enum Fate {
 
 #[test]
 fn fi_14_a_file_that_stood_where_a_pipe_was_while_the_sink_was_down_is_delivered_or_told_as_lost() {
-    for fate in [Fate::RenamedAndKilled, Fate::DeletedAndKilled, Fate::DeletedAndStopped] {
+    let killed = [Fate::Killed, Fate::RenamedAndKilled, Fate::DeletedAndKilled];
+    for fate in killed.into_iter().chain([Fate::DeletedAndStopped]) {
         let mut setup = setup();
         setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
         let (path, bootstrap) = (setup.bridge.input(), setup.broker.bootstrap.clone());
@@ -585,6 +587,10 @@ fn fi_14_a_file_that_stood_where_a_pipe_was_while_the_sink_was_down_is_delivered
             known.any(|it| it["path"] == path.to_str().unwrap() && it["size"] == size).then_some(())
         });
         let (expected, lost) = match fate {
+            Fate::Killed => {
+                daemon.kill();
+                (20, 0)
+            }
             Fate::RenamedAndKilled => {
                 fs::rename(&path, path.with_extension("old")).unwrap();
                 daemon.kill();
