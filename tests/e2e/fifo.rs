@@ -730,6 +730,32 @@ fn fi_15_a_disk_that_the_journal_itself_fills_is_empty_again_once_the_sink_is_ba
 }
 
 #[test]
+fn fi_05_fi_15_a_journal_full_of_delivered_segments_that_a_killed_run_left_makes_room() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    let pipe = Pipe::of(&setup);
+    // It can remove none, the oldest being the first: as if it were killed between a commit and that.
+    let oldest = journal(&setup.bridge).join("pipe.jsonl-1000000000000000");
+    setup.bridge.wrapper = failing_from_the_start(&[oldest], "unlink,unlinkat:error=EIO");
+    let mut daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    pipe.write(&lines(0..400));
+    daemon.wait_for_log("BRIDGE_FIFO_JOURNAL_MAX_BYTES allows");
+    wait_for("all of it to be delivered and committed", || {
+        let known = setup.bridge.checkpoint();
+        let is_settled = known["offset"] == known["size"]
+            && known["generations"].as_array().is_some_and(|it| it.len() == 1);
+        let delivered = setup.bridge.status()["ledger"]["bytes"]["delivered"].as_u64();
+        (is_settled && delivered == Some(journaled(&setup.bridge))).then_some(())
+    });
+    daemon.kill();
+    setup.bridge.wrapper.clear();
+    daemon = setup.bridge.start();
+    expect(&setup, &(0..400).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_second_bridge_on_the_same_pipe_is_refused() {
     let setup = setup();
     let _pipe = Pipe::of(&setup);
