@@ -120,7 +120,11 @@ pub(super) fn follow(
         if pipeline::run(&mut pipeline, mailbox, settings.shutdown_timeout) != Stopped::Left {
             return Ok(());
         }
-        edges = pipeline.into_edges();
+        let asked;
+        (edges, asked) = pipeline.into_edges();
+        for answer in asked {
+            mailbox.post(Event::CaughtUpAsked(answer));
+        }
         start = Start::find(store)?;
         input = if is_pipe(&settings.input) { Input::Journal } else { Input::File };
         info!(to = ?input, "the input is of another kind now; what came before is settled");
@@ -153,7 +157,7 @@ impl Journaled {
         let (owner, durable) = (mailbox.clone(), Arc::new(Durable::default()));
         let tell = move |notice| {
             owner.post(match notice {
-                Notice::Journaled => Event::InputChanged,
+                Notice::Journaled | Notice::Moved => Event::InputChanged,
                 Notice::Opened => Event::Stay,
                 Notice::Ended => Event::Leave,
             });

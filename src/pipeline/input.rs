@@ -19,6 +19,9 @@ use crate::source::file::{self, AtPath, FollowedFile, Read};
 /// How often the path is looked at without any hint: wake-ups can be lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same while something is waited for that nobody tells.
+const SOON: Duration = Duration::from_millis(20);
+
 /// How long a file that was moved away must be quiet before it counts as finished: its writer may
 /// still have it open.
 pub(super) const QUIET: Duration = Duration::from_mins(5);
@@ -41,7 +44,7 @@ pub(super) struct InputWatch {
     hinted: bool,
     next_look: Instant,
     /// There may be unread bytes.
-    unread: bool,
+    pub(super) unread: bool,
     /// None before the first look.
     pub(super) state: Option<InputState>,
     pub(super) since_ms: i64,
@@ -69,6 +72,11 @@ impl InputWatch {
         self.next_look = self.next_look.min(at);
     }
 
+    /// There is something that is waited for.
+    pub(super) fn look_soon(&mut self, now: Instant) {
+        self.look_at(now + SOON);
+    }
+
     pub(super) fn next_look(&self) -> Instant {
         self.next_look
     }
@@ -89,6 +97,10 @@ impl Pipeline {
             let newest_first = makes(Mutant::NewFileFirst);
             let lane = if newest_first { self.lanes.len() - 1 - index } else { index };
             let key = self.lanes[index].key;
+            if self.lanes[index].after_pipe.is_some() {
+                index += 1;
+                continue;
+            }
             match self.read_lane(lane, &mut budget) {
                 Progress::CaughtUp | Progress::NothingToRead => {
                     // It is gone if it was only a copy.
@@ -109,7 +121,7 @@ impl Pipeline {
         }
         // What waits for another lane is read once that is settled.
         self.input.unread = self.lanes.iter().any(|lane| lane.follows.is_some());
-        Progress::CaughtUp
+        self.read_after_pipe()
     }
 
     /// Whether what comes before a lane, in another one, is not settled yet.
@@ -202,8 +214,9 @@ impl Pipeline {
     fn at_end(&mut self, index: usize) -> Progress {
         let others_wait =
             self.rotations.waiting > 0 || (!self.untaken.is_empty() && self.held() >= HELD_MAX);
+        let stands = self.is_where_pipe_was(self.lanes[index].file.identity());
         let lane = &mut self.lanes[index];
-        if lane.state != LaneState::Superseded {
+        if lane.state != LaneState::Superseded || stands {
             return Progress::CaughtUp;
         }
         let quiet = self.edges.clock.now().saturating_duration_since(lane.last_data) >= QUIET
@@ -234,6 +247,7 @@ impl Pipeline {
         self.input.hinted = false;
         self.input.next_look = now + LOOK_INTERVAL;
         self.input.unread = true;
+        self.see_how_far_pipe_is();
         // Also while there is no room to read: what is not read yet must be missed if it vanishes.
         for lane in self.lanes.iter_mut().filter(|lane| lane.state != LaneState::Over) {
             // An error shows when it is read.
@@ -255,6 +269,7 @@ impl Pipeline {
             Ok(AtPath::WrongType(kind)) => self.on_nothing_at_path(Waiting::WrongType(kind)),
             Err(error) => self.set_input(InputState::Waiting(Waiting::of(&error))),
         }
+        self.look_where_pipe_was();
         self.wait_for_copies();
         self.lose_what_vanished_again();
         self.store_deleted();
@@ -413,7 +428,10 @@ impl Pipeline {
         let key = self.next_lane;
         self.next_lane += 1;
         self.saw(&file);
-        Lane::new(key, file, ledger, self.edges.clock.now())
+        let after_pipe = self.comes_after_pipe(&file);
+        let mut lane = Lane::new(key, file, ledger, self.edges.clock.now());
+        lane.after_pipe = after_pipe;
+        lane
     }
 
     /// Records a change of state, and logs it once.

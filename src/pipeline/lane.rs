@@ -29,6 +29,8 @@ pub(super) struct Lane {
     pub suspect: bool,
     /// It begins where what another lane has to read first ends: that lane, and where.
     pub follows: Option<(u64, u64)>,
+    /// It comes after what was in the pipe when that was asked for.
+    pub after_pipe: Option<u64>,
     /// Its content was cut, and what came in its place is not judged yet.
     pub cut: Option<PendingCut>,
     /// Why it can't be read at the moment.
@@ -153,6 +155,7 @@ impl Lane {
             is_stored: false,
             suspect: false,
             follows: None,
+            after_pipe: None,
             cut: None,
             failing: None,
             failures: 0,
@@ -180,7 +183,9 @@ impl Lane {
     /// It is not read before something else: that it is known whether it is read elsewhere, or that what
     /// comes before is settled.
     pub(super) fn waits(&self) -> bool {
-        self.follows.is_some() || (self.suspect && self.file.size() > 0)
+        self.follows.is_some()
+            || self.after_pipe.is_some()
+            || (self.suspect && self.file.size() > 0)
     }
 
     /// Everything before is settled.

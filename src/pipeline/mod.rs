@@ -5,6 +5,7 @@
 //! room for, and keeps the position; nothing in a turn waits for a disk or a broker. This is the
 //! only place that knows source, sink and checkpoint.
 
+mod beside_pipe;
 mod cut;
 mod found;
 mod input;
@@ -35,6 +36,7 @@ pub use self::owner::{Stopped, run};
 pub use self::start::{Start, StartAt, state_at};
 pub use self::stored::FileStore;
 
+use self::beside_pipe::BesidePipe;
 use self::input::InputWatch;
 use self::lane::{Lane, Tracked};
 use self::missed::Rotations;
@@ -153,6 +155,7 @@ pub struct Pipeline {
     /// What is known of the input while nothing was there yet to compare it with.
     remembered: Option<GenerationState>,
     rotations: Rotations,
+    beside_pipe: BesidePipe,
     /// Lives whose files could not be looked for yet, and why what is missing of them is.
     untaken: Vec<(GenerationState, LostReason)>,
     next_lane: u64,
@@ -259,9 +262,9 @@ impl Pipeline {
             && self.position.is_committed()
     }
 
-    /// What the next pipeline can go on with.
-    pub fn into_edges(self) -> Edges {
-        self.edges
+    /// What the next pipeline can go on with, and who waits for an answer of it.
+    pub fn into_edges(self) -> (Edges, Vec<CaughtUp>) {
+        (self.edges, self.reporter.into_asked())
     }
 
     /// How many lines were read and are not settled.

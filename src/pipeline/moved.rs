@@ -304,7 +304,7 @@ impl Pipeline {
         });
     }
 
-    /// A file that a pipe took the place of may be under another name now. Its writer may still have it open.
+    /// A file that a pipe took the place of may be under another name now, or back. Its writer may still have it open.
     fn find_beside_pipe(
         &self,
         known: &GenerationState,
@@ -313,8 +313,11 @@ impl Pipeline {
         if self.is_open(&known.identity) || self.settings.is_segment(&known.path) {
             return Ok(None);
         }
-        let siblings = Siblings::of(self.edges.fs.as_ref(), pipe).unwrap_or_default();
-        match siblings.by_identity(&known.identity) {
+        let fs = self.edges.fs.as_ref();
+        let at_path = Sibling::at(fs, pipe).or(Err(Moved))?;
+        let at_path = at_path.filter(|it| it.identity.is_same_file(&known.identity));
+        let siblings = Siblings::of(fs, pipe).unwrap_or_default();
+        match at_path.as_ref().or_else(|| siblings.by_identity(&known.identity)) {
             Some(sibling) => self.goes_on_in(known, sibling),
             None => Ok(None),
         }

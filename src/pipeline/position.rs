@@ -15,6 +15,9 @@ use crate::platform::mutants::{Mutant, makes};
 /// How soon after the watermark moved a killed process finds it again.
 const NOTE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How often room is made in a journal where nothing is left to be delivered.
+const ROOM_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How often a look is due even if nothing else is.
 const IDLE: Duration = Duration::from_hours(1);
 
@@ -170,7 +173,7 @@ impl Pipeline {
             || wanted
             || due(self.position.last_commit, self.settings.checkpoint_interval))
             && self.position.committing.is_none()
-            && (self.position.uncommitted || self.has_grown())
+            && (self.position.uncommitted || self.has_grown() || self.is_full_of_settled(now))
         {
             self.commit(now);
         } else if self.position.unnoted && due(self.position.last_note, NOTE_INTERVAL) {
@@ -179,6 +182,15 @@ impl Pipeline {
             let checkpoint = self.checkpoint();
             self.edges.committer.note(checkpoint);
         }
+    }
+
+    /// Whether the pipe is not read though all that came out of it is settled. A run that was killed before it
+    /// removed what that takes up has left nothing to commit: it is removed after a commit.
+    fn is_full_of_settled(&self, now: Instant) -> bool {
+        self.pipe_alarm().is_some()
+            && self.tracker.is_empty()
+            && self.lanes.iter().all(Lane::is_settled_to_line)
+            && self.position.last_commit.is_none_or(|last| now >= last + ROOM_INTERVAL)
     }
 
     /// Commits what is settled, unless a commit is under way.

@@ -56,6 +56,11 @@ impl Reporter {
             asked: Vec::new(),
         }
     }
+
+    /// Those who have no answer yet.
+    pub(super) fn into_asked(self) -> Vec<CaughtUp> {
+        self.asked.into_iter().map(|asked| asked.answer).collect()
+    }
 }
 
 impl Pipeline {
@@ -75,8 +80,9 @@ impl Pipeline {
         if self.reporter.asked.is_empty() {
             return;
         }
-        // What can't be read can't be said to be settled.
+        // What can't be read can't be said to be settled. Nor what is in a pipe that is not open yet.
         let readable = self.is_readable()
+            && !(self.leaving && self.settings.pipe.is_none())
             && !matches!(&self.input.state, Some(InputState::Waiting(why)) if *why != Waiting::Missing);
         let (next, first) = (self.tracker.next(), self.tracker.first());
         let pipe = self.edges.pipe.as_ref();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
+use super::beside_pipe::BesidePipe;
 use super::input::InputWatch;
 use super::lane::Lane;
 use super::missed::Rotations;
@@ -70,6 +71,7 @@ impl Pipeline {
             lanes: Vec::new(),
             remembered: None,
             rotations: Rotations::default(),
+            beside_pipe: BesidePipe::default(),
             untaken: Vec::new(),
             next_lane: 0,
             tracker: AckTracker::new(settings.in_flight),

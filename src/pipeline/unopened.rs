@@ -12,18 +12,7 @@ impl Pipeline {
     /// What the next start must know of files that nobody has read.
     pub(super) fn unopened(&self) -> impl Iterator<Item = GenerationState> {
         let unopened = self.rotations.unopened.iter();
-        unopened.filter(|file| !self.is_open(&file.identity)).map(|file| GenerationState {
-            generation: None,
-            path: file.path.clone(),
-            identity: file.identity,
-            after: None,
-            head: None,
-            mark: Fingerprint::of_mark(b""),
-            offset: 0,
-            size: file.size,
-            modified_ns: file.modified_ns,
-            ledger: Ledger::default(),
-        })
+        unopened.filter(|file| !self.is_open(&file.identity)).map(unread)
     }
 
     /// How many they are, and their bytes: the next start must know of each.
@@ -78,5 +67,21 @@ impl Pipeline {
             return Ok(at_path);
         }
         Ok(self.siblings()?.by_identity(&file.identity).cloned())
+    }
+}
+
+/// What the next start must know of a file of which nothing was read.
+pub(super) fn unread(file: &Sibling) -> GenerationState {
+    GenerationState {
+        generation: None,
+        path: file.path.clone(),
+        identity: file.identity,
+        after: None,
+        head: None,
+        mark: Fingerprint::of_mark(b""),
+        offset: 0,
+        size: file.size,
+        modified_ns: file.modified_ns,
+        ledger: Ledger::default(),
     }
 }

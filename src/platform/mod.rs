@@ -7,6 +7,7 @@ pub mod access;
 pub mod clock;
 pub mod fs;
 pub mod mutants;
+pub mod names;
 pub mod panics;
 pub mod pipe;
 pub mod process;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use super::names::NameWatch;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
@@ -186,18 +187,20 @@ impl Waker {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Waits until it is rung, one of the pipes has something, or the time is over.
+    /// Waits until it is rung, one of the pipes has something, a name may have changed, or the time is over.
     ///
     /// # Errors
     /// The system's.
     pub fn wait<'a>(
         &self,
         pipes: impl Iterator<Item = &'a Pipe>,
+        names: Option<&NameWatch>,
         time: std::time::Duration,
     ) -> io::Result<()> {
         let mut polled = vec![PollFd::new(&self.0, PollFlags::IN)];
         polled
             .extend(pipes.map(|pipe| PollFd::from_borrowed_fd(pipe.reader.as_fd(), PollFlags::IN)));
+        polled.extend(names.map(|names| PollFd::new(names, PollFlags::IN)));
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
         match poll(&mut polled, Some(&time)) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -292,7 +295,7 @@ mod tests {
         let (_directory, path) = fifo();
         let pipe = Pipe::open(&path).unwrap().unwrap();
         let waker = Waker::new().unwrap();
-        let wait = || waker.wait(std::iter::once(&pipe), Duration::from_mins(1)).unwrap();
+        let wait = || waker.wait(std::iter::once(&pipe), None, Duration::from_mins(1)).unwrap();
         waker.wake();
         waker.wake();
         wait();

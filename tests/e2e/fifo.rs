@@ -530,6 +530,99 @@ fn fi_09_fi_14_a_pipe_becomes_a_file_and_a_pipe_again_while_the_daemon_runs() {
 }
 
 #[test]
+fn fi_09_fi_14_a_file_where_a_pipe_was_that_has_writers_is_read_and_what_they_write_too() {
+    let setup = setup();
+    let path = setup.bridge.input();
+    // Who keeps it open does so to the end.
+    let old = Pipe::of(&setup);
+    let daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    old.write(&lines(0..10));
+    let mut late = old.writer();
+    wait_until_caught_up(&setup.bridge);
+    fs::rename(&path, path.with_extension("pipe")).unwrap();
+    setup.bridge.append().events(10..20);
+    expect(&setup, &(0..20).collect::<Vec<_>>());
+    late.write_all(lines(20..30).as_bytes()).unwrap();
+    expect(&setup, &(0..30).collect::<Vec<_>>());
+    setup.bridge.append().events(30..40);
+    expect(&setup, &(0..40).collect::<Vec<_>>());
+    // Under no name that a rotation gives.
+    fs::rename(&path, path.with_extension("old")).unwrap();
+    let new = Pipe::of(&setup);
+    new.write(&lines(40..50));
+    expect(&setup, &(0..50).collect::<Vec<_>>());
+    let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
+    assert_eq!(ledger["lost"], 0, "{ledger}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// What becomes of a file that stood where a pipe was, and of the daemon, before anything of it is delivered.
+enum Fate {
+    Killed,
+    RenamedAndKilled,
+    DeletedAndKilled,
+    DeletedAndStopped,
+}
+
+#[test]
+fn fi_14_a_file_that_stood_where_a_pipe_was_while_the_sink_was_down_is_delivered_or_told_as_lost() {
+    let killed = [Fate::Killed, Fate::RenamedAndKilled, Fate::DeletedAndKilled];
+    for fate in killed.into_iter().chain([Fate::DeletedAndStopped]) {
+        let mut setup = setup();
+        setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
+        let (path, bootstrap) = (setup.bridge.input(), setup.broker.bootstrap.clone());
+        setup.bridge.set("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9");
+        let pipe = Pipe::of(&setup);
+        let daemon = setup.bridge.start();
+        wait_until_following(&daemon);
+        pipe.write(&lines(0..10));
+        wait_for("it to be journaled", || (journaled(&setup.bridge) > 0).then_some(()));
+        fs::rename(&path, path.with_extension("pipe")).unwrap();
+        setup.bridge.append().events(10..20);
+        let size = fs::metadata(&path).unwrap().len();
+        wait_for("the checkpoint to know of the file", || {
+            let known = setup.bridge.checkpoint()["generations"].clone();
+            let mut known = known.as_array().unwrap().iter();
+            known.any(|it| it["path"] == path.to_str().unwrap() && it["size"] == size).then_some(())
+        });
+        let (expected, lost) = match fate {
+            Fate::Killed => {
+                daemon.kill();
+                (20, 0)
+            }
+            Fate::RenamedAndKilled => {
+                fs::rename(&path, path.with_extension("old")).unwrap();
+                daemon.kill();
+                (20, 0)
+            }
+            Fate::DeletedAndKilled => {
+                fs::remove_file(&path).unwrap();
+                daemon.kill();
+                (10, size)
+            }
+            Fate::DeletedAndStopped => {
+                fs::remove_file(&path).unwrap();
+                assert_eq!(daemon.stop(), 0);
+                (20, 0)
+            }
+        };
+        setup.bridge.set("KAFKA_BOOTSTRAP_SERVERS", &bootstrap);
+        let daemon = setup.bridge.start();
+        let mut consumer = Topic::open(&setup.broker.bootstrap, &setup.topic);
+        consumer.wait_for_events(expected);
+        wait_until_caught_up(&setup.bridge);
+        consumer.read_all();
+        let mut numbers = consumer.numbers();
+        // What a stop kept comes before the journal.
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..expected as u64).collect::<Vec<_>>());
+        assert_eq!(setup.bridge.status()["ledger"]["bytes"]["lost"], lost);
+        assert_eq!(daemon.stop(), 0);
+    }
+}
+
+#[test]
 fn fi_14_a_file_that_became_a_pipe_while_down_is_delivered_first_and_the_other_way_round() {
     let mut setup = setup();
     setup.bridge.set("BRIDGE_SHUTDOWN_TIMEOUT_MS", "100");
@@ -634,6 +727,32 @@ fn fi_15_a_disk_that_the_journal_itself_fills_is_empty_again_once_the_sink_is_ba
     expect(&setup, &(0..20_000).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
     done(as_root("umount").arg(&state));
+}
+
+#[test]
+fn fi_05_fi_15_a_journal_full_of_delivered_segments_that_a_killed_run_left_makes_room() {
+    let mut setup = setup();
+    setup.bridge.set("BRIDGE_FIFO_JOURNAL_MAX_BYTES", "65536");
+    let pipe = Pipe::of(&setup);
+    // It can remove none, the oldest being the first: as if it were killed between a commit and that.
+    let oldest = journal(&setup.bridge).join("pipe.jsonl-1000000000000000");
+    setup.bridge.wrapper = failing_from_the_start(&[oldest], "unlink,unlinkat:error=EIO");
+    let mut daemon = setup.bridge.start();
+    wait_until_following(&daemon);
+    pipe.write(&lines(0..400));
+    daemon.wait_for_log("BRIDGE_FIFO_JOURNAL_MAX_BYTES allows");
+    wait_for("all of it to be delivered and committed", || {
+        let known = setup.bridge.checkpoint();
+        let is_settled = known["offset"] == known["size"]
+            && known["generations"].as_array().is_some_and(|it| it.len() == 1);
+        let delivered = setup.bridge.status()["ledger"]["bytes"]["delivered"].as_u64();
+        (is_settled && delivered == Some(journaled(&setup.bridge))).then_some(())
+    });
+    daemon.kill();
+    setup.bridge.wrapper.clear();
+    daemon = setup.bridge.start();
+    expect(&setup, &(0..400).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Settings {
 pub enum Notice {
     /// There is more in the journal.
     Journaled,
+    /// Something came to the path, or went from it.
+    Moved,
     /// A pipe is read.
     Opened,
     /// There is no pipe at the path any more, and nothing more comes from one that was there.
@@ -123,7 +125,12 @@ impl PipeState {
 
     /// Whether everything that was in the pipe when this was asked for is in the journal.
     pub fn is_past(&self, asked: u64) -> bool {
-        self.rounds.load(Ordering::SeqCst) >= asked
+        self.rounds() >= asked
+    }
+
+    /// Everything that was asked for with this or less is in the journal.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::SeqCst)
     }
 
     /// Keeps segments from being ended until the guard is dropped: who looks at the journal for the first

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::journal::Journal;
 use super::{Notice, PipeState, Settings};
 use crate::platform::fs::{FileKind, Fs as _, RealFs};
+use crate::platform::names::NameWatch;
 use crate::platform::panics::on_purpose;
 use crate::platform::pipe::{Glass, Pipe};
 
@@ -59,6 +60,8 @@ pub(super) struct Mover {
     state: Arc<PipeState>,
     tell: Box<dyn Fn(Notice) + Send>,
     glass: Option<Glass>,
+    /// None: the path is looked at when it is time to.
+    names: Option<NameWatch>,
     /// How much was taken of a line that has no end yet, since one was waited for.
     unended: u64,
     last_moved: Instant,
@@ -77,6 +80,7 @@ impl Mover {
         let now = Instant::now();
         state.in_journal.store(journal.bytes().unwrap_or(0), Ordering::Relaxed);
         Self {
+            names: NameWatch::new(&settings.path).ok(),
             settings,
             pipes: Vec::new(),
             current: 0,
@@ -115,6 +119,13 @@ impl Mover {
 
     /// Moves what there is. True: there may be more.
     fn turn(&mut self) -> Result<bool, Blocked> {
+        if self.names.as_ref().is_some_and(NameWatch::has_changed) {
+            // A file may be gone in a moment: it is the owner's.
+            (self.tell)(Notice::Moved);
+            if !self.state.stop.load(Ordering::SeqCst) {
+                self.next_look = Instant::now();
+            }
+        }
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK_INTERVAL;
             self.look_at_path()?;
@@ -231,6 +242,9 @@ impl Mover {
 
     /// A pipe that was replaced is read until its last writer is gone.
     fn look_at_path(&mut self) -> Result<(), Blocked> {
+        if let Some(names) = &self.names {
+            names.arm();
+        }
         let there = RealFs.stat(&self.settings.path);
         let is_gone = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -322,7 +336,9 @@ impl Mover {
         let pipes = self.pipes.iter().enumerate().filter(|(index, _)| is_read(*index));
         let next_look = self.next_look.saturating_duration_since(Instant::now());
         let time = if blocked { LOOK_INTERVAL } else { next_look };
-        if let Err(error) = self.state.waker.wait(pipes.map(|(_, pipe)| pipe), time) {
+        if let Err(error) =
+            self.state.waker.wait(pipes.map(|(_, pipe)| pipe), self.names.as_ref(), time)
+        {
             error!(%error, "cannot wait for the pipe; trying on");
             std::thread::sleep(LOOK_INTERVAL);
         }
@@ -675,6 +691,21 @@ mod tests {
         turn_with(&mut bench, "three\n");
         std::fs::remove_dir_all(&bench.mover.settings.state_dir).unwrap();
         turn_with(&mut bench, "four\n");
+    }
+
+    #[test]
+    fn fi_09_what_comes_to_the_path_is_told_at_once() {
+        let mut bench = Bench::new(65_536);
+        bench.turn().unwrap();
+        bench.told.lock().unwrap().clear();
+        // Long before the next look.
+        bench.mover.next_look = Instant::now() + LOOK_INTERVAL * 10;
+        std::fs::rename(bench.path(), bench.directory.path().join("away")).unwrap();
+        std::fs::write(bench.path(), "").unwrap();
+        bench.mover.wait(false);
+        bench.mover.turn().unwrap();
+        assert!(bench.was_told(Notice::Moved));
+        assert!(!bench.mover.pipes.iter().any(Pipe::is_kept), "it was looked at");
     }
 
     #[test]
