@@ -65,7 +65,8 @@ impl Tail {
         let network = machine.network();
         let mut child = Command::new(&network[0])
             .args(&network[1..])
-            .args(["kcat", "-C", "-u", "-q", "-b", &broker.bootstrap, "-t", TOPIC])
+            // Without -E it ends when a broker that a test holds does not answer.
+            .args(["kcat", "-C", "-E", "-u", "-q", "-b", &broker.bootstrap, "-t", TOPIC])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
