@@ -221,6 +221,13 @@ impl Pipeline {
         self.saw(&file);
         self.take_up(live, lost);
         if self.open_unseen(newest) {
+            // Ended since it was opened, it comes before younger segments that were opened just now.
+            if self.settings.pipe.is_some() && self.is_rotated(file.identity()) {
+                self.rotations.seen.remove(file.identity());
+                self.open_unseen(newest);
+                self.input.look_again();
+                return;
+            }
             info!("another content is at the input path: it is read from its start");
             self.add_lane(file, Ledger::default());
         } else {
