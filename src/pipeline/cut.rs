@@ -110,8 +110,8 @@ impl Pipeline {
             // What was to be read stands behind them now; or they are all that is left.
             let (generation, line_start) = (lane.file.generation(), lane.file.line_start());
             // If they stand where they stood, it was cut behind them.
-            let moved = size.saturating_sub(offset) * u64::from(offset != line_start);
-            let from = line_start + moved;
+            let behind = if offset == line_start { 0 } else { size.saturating_sub(offset) };
+            let from = line_start + behind;
             let (to, reason) = (cut.unread.end, LostReason::TruncatedUnread);
             self.lose(Lost { generation, from: from.min(to), to, reason });
         } else {

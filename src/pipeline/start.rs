@@ -190,13 +190,12 @@ impl Pipeline {
             }
         };
         let lost = match resume {
-            Found::Same
-                if !file.identity().is_same_file(&live.identity) && self.take_up_kept(live) =>
-            {
-                self.go_on_behind_kept(file, live);
-                return;
-            }
             Found::Same => {
+                let is_copy = !file.identity().is_same_file(&live.identity);
+                if is_copy && self.take_up_kept(live) {
+                    self.go_on_behind_kept(file, live);
+                    return;
+                }
                 let (offset, size) = (live.offset, file.size());
                 info!(offset, size, "resumed: the input goes on from here");
                 self.resume_lane(file, live, newest);
