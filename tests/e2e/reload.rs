@@ -52,8 +52,9 @@ fn ka_11_a_wrong_password_is_mended_under_load_without_a_restart() {
         daemon.signal("HUP");
     }
     bridge.wait_until_settled();
-    let status = bridge.status();
-    assert_eq!(status["sink"]["state"], "up");
+    let status = wait_for("the sink up", || {
+        Some(bridge.status()).filter(|status| status["sink"]["state"] == "up")
+    });
     assert_eq!(status["ledger"]["lines"]["delivered"], 30_000);
     assert_eq!(status["ledger"]["lines"]["rejected"], 0);
     assert_eq!(status["pid"], daemon.pid());

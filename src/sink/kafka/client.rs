@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -44,7 +44,8 @@ struct Client {
 #[derive(Default)]
 struct Control {
     stop: AtomicBool,
-    probe: AtomicBool,
+    /// The question to ask the cluster. 0: none.
+    probe: AtomicU64,
 }
 
 struct Context {
@@ -146,8 +147,9 @@ impl PollThread {
         while !self.control.stop.load(Ordering::Acquire) {
             self.producer.poll(POLL);
             on_purpose("kafka-poll");
-            if self.control.probe.swap(false, Ordering::AcqRel) {
-                self.reports.post(Report::Probed(self.probe()));
+            let question = self.control.probe.swap(0, Ordering::AcqRel);
+            if question > 0 {
+                self.reports.post(Report::Probed { question, answer: self.probe() });
             }
         }
     }
@@ -227,8 +229,8 @@ impl Producer for Client {
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 
-    fn probe(&self) {
-        self.control.probe.store(true, Ordering::Release);
+    fn probe(&self, question: u64) {
+        self.control.probe.store(question, Ordering::Release);
     }
 }
 

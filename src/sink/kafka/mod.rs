@@ -271,7 +271,9 @@ impl KafkaSink {
             Report::Fatal { epoch, reason } if epoch == self.epoch => self.break_down(&reason),
             Report::Trouble { epoch, reason } if epoch == self.epoch => self.watch.rumour(reason),
             Report::Fatal { .. } | Report::Trouble { .. } => {}
-            Report::Probed(answer) => self.watch.probed(answer, !self.queue.is_empty()),
+            Report::Probed { question, answer } => {
+                self.watch.probed(question, answer, !self.queue.is_empty());
+            }
         }
     }
 
@@ -410,10 +412,10 @@ impl KafkaSink {
 
     /// Asks the cluster what is wrong while nothing moves; the answer is told, not the silence.
     fn probe_if_stalled(&mut self) {
-        if self.watch.take_probe(!self.queue.is_empty())
+        if let Some(question) = self.watch.take_probe(!self.queue.is_empty())
             && let Some(flow) = &self.flow
         {
-            flow.probe();
+            flow.probe(question);
         }
     }
 }

@@ -11,8 +11,9 @@ pub trait Producer: Send {
     fn nudge(&self);
     /// Gives back everything that is not acknowledged.
     fn purge(&self);
-    /// Asks the cluster about the topic; the answer comes as [`Report::Probed`].
-    fn probe(&self);
+    /// Asks the cluster about the topic; the answer comes as [`Report::Probed`] with this number,
+    /// which is not 0.
+    fn probe(&self, question: u64);
 }
 
 /// What a producer is for.
@@ -90,7 +91,12 @@ pub enum Report {
         reason: String,
     },
     /// The answer to a probe.
-    Probed(Result<(), String>),
+    Probed {
+        /// Which one. It may come late, from a producer that is gone.
+        question: u64,
+        /// What is wrong, if anything is.
+        answer: Result<(), String>,
+    },
 }
 
 /// Where producers put their reports down.

@@ -15,6 +15,7 @@ impl KafkaSink {
         }
         info!("a new Kafka producer uses what was read again");
         self.backoff.reset();
+        self.watch.renewed();
         if self.sent == 0 && !matches!(self.phase, Phase::Broken { .. }) {
             // The next record makes one.
             self.flow = None;

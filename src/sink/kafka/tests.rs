@@ -21,7 +21,7 @@ enum Call {
     Send(Purpose, u32, u64),
     Nudge,
     Purge(u32),
-    Probe,
+    Probe(u64),
 }
 
 struct FakeConnect {
@@ -75,8 +75,8 @@ impl Producer for FakeProducer {
         let _ = self.calls.send(Call::Purge(self.epoch));
     }
 
-    fn probe(&self) {
-        let _ = self.calls.send(Call::Probe);
+    fn probe(&self, question: u64) {
+        let _ = self.calls.send(Call::Probe(question));
     }
 }
 
@@ -149,6 +149,11 @@ impl Bench {
 
     fn failed(&self, epoch: u32, tag: u64, failure: Failure) {
         self.reports.post(Report::Failed { epoch, tag, failure });
+    }
+
+    /// The cluster does not answer well.
+    fn answered(&self, question: u64, wrong: &str) {
+        self.reports.post(Report::Probed { question, answer: Err(wrong.to_owned()) });
     }
 
     fn settle(&mut self) {
@@ -306,14 +311,73 @@ fn a_stall_is_asked_about_and_told_as_trouble_until_something_is_acknowledged() 
     bench.publish(1);
     bench.pass(STALLED);
     bench.settle();
-    assert!(bench.calls().contains(&Call::Probe));
-    bench.reports.post(Report::Probed(Err("topic t does not exist".to_owned())));
+    assert!(bench.calls().contains(&Call::Probe(1)));
+    bench.answered(1, "topic t does not exist");
     bench.settle();
     assert_eq!(bench.sink.health().state, State::Down);
     assert_eq!(bench.sink.health().reason.as_deref(), Some("topic t does not exist"));
     bench.delivered(0);
     bench.settle();
     assert_eq!(bench.sink.health().state, State::Up);
+}
+
+#[test]
+fn an_answer_that_an_acknowledgement_has_overtaken_is_no_trouble() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.pass(STALLED);
+    bench.settle();
+    assert!(bench.calls().contains(&Call::Probe(1)));
+    bench.delivered(0);
+    bench.answered(1, "timed out");
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Up);
+
+    // Nor if it has not come when the next question is put.
+    bench.publish(1);
+    bench.pass(STALLED);
+    bench.settle();
+    assert!(bench.calls().contains(&Call::Probe(2)));
+    bench.answered(1, "timed out");
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Up);
+    bench.answered(2, "timed out");
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Down);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_next_question_counts() {
+    let mut bench = bench();
+    bench.publish(1);
+    for question in 1..=2 {
+        bench.reports.post(Report::Trouble { epoch: 0, reason: "refused".to_owned() });
+        bench.settle();
+        bench.pass(STALLED);
+        bench.settle();
+        assert!(bench.calls().contains(&Call::Probe(question)));
+    }
+    bench.answered(1, "timed out");
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Down);
+}
+
+#[test]
+fn ka_11_what_former_secrets_led_to_is_no_trouble_of_the_new_ones() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.reports.post(Report::Trouble { epoch: 0, reason: "wrong password".to_owned() });
+    bench.settle();
+    bench.pass(STALLED);
+    bench.settle();
+    assert!(bench.calls().contains(&Call::Probe(1)));
+    bench.sink.renew(&secrets());
+    bench.failed(0, 0, transient());
+    bench.answered(1, "timed out");
+    bench.settle();
+    assert_eq!(bench.calls().last(), Some(&Call::Send(Flow, 1, 0)));
+    let health = bench.sink.health();
+    assert_eq!((health.state, health.reason), (State::Up, None));
 }
 
 #[test]
@@ -348,8 +412,8 @@ fn a_complaint_is_told_only_if_nothing_is_acknowledged_after_it() {
     bench.settle();
     bench.pass(STALLED);
     bench.settle();
-    assert!(bench.calls().contains(&Call::Probe));
-    bench.reports.post(Report::Probed(Err("timed out".to_owned())));
+    assert!(bench.calls().contains(&Call::Probe(1)));
+    bench.answered(1, "timed out");
     bench.settle();
     assert_eq!(bench.sink.health().state, State::Down);
     assert_eq!(bench.sink.health().reason.as_deref(), Some("one broker is down"));

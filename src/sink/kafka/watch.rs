@@ -26,6 +26,10 @@ pub(super) struct Watch {
     rumour: Option<(Instant, String)>,
     last_progress: Instant,
     last_probe: Instant,
+    /// Counts what the cluster was asked.
+    questions: u64,
+    /// What was asked up to here, something has happened since that outweighs the answer.
+    outdated: u64,
 }
 
 struct Trouble {
@@ -39,7 +43,15 @@ struct Trouble {
 impl Watch {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let now = clock.now();
-        Self { clock, trouble: None, rumour: None, last_progress: now, last_probe: now }
+        Self {
+            clock,
+            trouble: None,
+            rumour: None,
+            last_progress: now,
+            last_probe: now,
+            questions: 0,
+            outdated: 0,
+        }
     }
 
     /// There was nothing to wait for until now, or something was settled.
@@ -51,6 +63,13 @@ impl Watch {
     pub(super) fn acknowledged(&mut self) {
         self.progress();
         self.recovered();
+        self.outdated = self.questions;
+    }
+
+    /// Other secrets from now on: what the former ones led to says nothing of them.
+    pub(super) fn renewed(&mut self) {
+        self.rumour = None;
+        self.outdated = self.questions;
     }
 
     /// librdkafka complained.
@@ -68,18 +87,20 @@ impl Watch {
         Some(due.max(self.last_probe + RUMOUR))
     }
 
-    /// Whether the cluster is to be asked now.
-    pub(super) fn take_probe(&mut self, waiting: bool) -> bool {
+    /// The number of the question, if the cluster is to be asked now.
+    pub(super) fn take_probe(&mut self, waiting: bool) -> Option<u64> {
         let now = self.clock.now();
-        let due = self.probe_at(waiting).is_some_and(|at| now >= at);
-        if due {
-            self.last_probe = now;
-        }
-        due
+        self.probe_at(waiting).filter(|at| now >= *at)?;
+        self.last_probe = now;
+        self.questions += 1;
+        Some(self.questions)
     }
 
-    /// The cluster's answer.
-    pub(super) fn probed(&mut self, answer: Result<(), String>, waiting: bool) {
+    /// The cluster's answer. It takes seconds where nobody answers, so it may tell of a past.
+    pub(super) fn probed(&mut self, question: u64, answer: Result<(), String>, waiting: bool) {
+        if question <= self.outdated {
+            return;
+        }
         match answer {
             // What the cluster says of the topic is the better reason, of a connection what
             // librdkafka said about it first.
