@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Where the time comes from.
 ///
 /// Durations and deadlines use [`Clock::now`] alone, so a jump of the wall clock changes nothing
@@ -27,6 +29,13 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
+}
+
+/// When the machine was started, by the clock on the wall as it is now: one that was set since then is off
+/// by as much.
+pub fn machine_start() -> SystemTime {
+    let up = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+    SystemTime::now().checked_sub(up).unwrap_or(UNIX_EPOCH)
 }
 
 /// A date that people and programs read: RFC 3339, UTC, milliseconds.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::files::{Setup, lines, setup};
 use crate::support::broker::Broker;
@@ -110,6 +110,43 @@ fn fi_01_fi_02_fi_03_writers_come_and_go_and_a_line_torn_between_two_costs_one_r
     let ledger = setup.bridge.status()["ledger"]["bytes"].clone();
     assert_eq!(ledger["lost"], 0, "{ledger}");
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn fi_03_half_a_line_is_gone_on_with_after_a_restart_and_ended_after_the_machine_went_down() {
+    let setup = setup();
+    let pipe = Pipe::of(&setup);
+    let mut daemon = Some(setup.bridge.start());
+    let live = journal(&setup.bridge).join("pipe.jsonl");
+    let line = lines([1]);
+    let (begin, rest) = line.split_at(line.len() / 2);
+    let mut go_down_after = |text: &str, machine: bool| {
+        let held = fs::metadata(&live).map_or(0, |facts| facts.len());
+        pipe.write(text);
+        wait_for("the half line in the journal", || {
+            (fs::metadata(&live).ok()?.len() == held + text.len() as u64).then_some(())
+        });
+        assert_eq!(daemon.take().unwrap().stop(), 0);
+        if machine {
+            // As if the disk had been written to before this machine was started.
+            let file = OpenOptions::new().append(true).open(&live).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_hours(24)).unwrap();
+        }
+        daemon = Some(setup.bridge.start());
+    };
+    go_down_after(begin, false);
+    pipe.write(rest);
+    expect(&setup, &[1]);
+    // What was in the pipe is gone with the machine.
+    go_down_after(begin, true);
+    pipe.write(&lines([2]));
+    expect(&setup, &[1, 2]);
+    assert_eq!(setup.bridge.rejects().len(), 1);
+    // An ended line stays ended once.
+    go_down_after(&lines([3]), true);
+    pipe.write(&lines([4]));
+    expect(&setup, &[1, 2, 3, 4]);
+    assert_eq!(setup.bridge.rejects().len(), 1);
 }
 
 /// Writers of lines `writer * 1_000_000 + n`, until they are told to stop. Gives how many each wrote.

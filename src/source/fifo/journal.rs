@@ -11,7 +11,10 @@ use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::warn;
+
 use crate::domain::identity::Identity;
+use crate::platform::clock::machine_start;
 use crate::platform::fs::{FileFacts, Fs, InputFile, RealFs, StateFile, free_bytes};
 use crate::platform::pipe::Pipe;
 use crate::source::file::identity_of;
@@ -138,6 +141,8 @@ impl Journal {
         Ok(self.live.insert(live))
     }
 
+    /// What comes out of the pipe goes on where an earlier run left it, in the middle of a line too; but not if
+    /// the machine went down since then, and what was in the pipe with it.
     fn open_live(&self) -> io::Result<Live> {
         RealFs.create_directory(&self.directory)?;
         let mut options = OpenOptions::new();
@@ -148,9 +153,15 @@ impl Journal {
         let id = (facts.dev(), facts.ino());
         // What an earlier run moved here may be in the cache alone.
         self.durable.set(id, 0);
+        let mut size = facts.len();
+        if facts.modified()? < machine_start() && !ends_with_line(&file, size)? {
+            warn!("a line was cut off when the machine went down: it is ended");
+            FileExt::write_all_at(&file, b"\n", size)?;
+            size += 1;
+        }
         file.sync_all()?;
         RealFs.sync_directory(&self.directory)?;
-        let (file, size) = ((self.through)(file), facts.len());
+        let file = (self.through)(file);
         self.durable.set(id, size);
         Ok(Live { file, id, size, synced: size, unsure: false })
     }
@@ -194,11 +205,7 @@ impl Journal {
     /// The system's.
     pub(super) fn is_at_line_start(&mut self) -> io::Result<bool> {
         let live = self.live()?;
-        let mut last = [b'\n'];
-        if let Some(before) = live.size.checked_sub(1) {
-            live.file.read(&mut last, before)?;
-        }
-        Ok(last == [b'\n'])
+        ends_with_line(&*live.file, live.size)
     }
 
     /// Makes everything durable that was taken, and lets it be read. False: that was nothing.
@@ -261,6 +268,14 @@ impl Journal {
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |facts| facts.len());
         Ok(sealed.iter().map(|(_, path)| size(path)).sum::<u64>() + self.live_bytes())
     }
+}
+
+fn ends_with_line(segment: &dyn Segment, size: u64) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if let Some(before) = size.checked_sub(1) {
+        segment.read(&mut last, before)?;
+    }
+    Ok(last == [b'\n'])
 }
 
 /// The sealed segments, oldest first.
