@@ -4,6 +4,8 @@
 //! What resumes a file is all of them *and* the bytes just before the offset; where anything
 //! differs it is another life, read from its start: duplicates are preferred to loss.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -35,26 +37,30 @@ impl Identity {
     }
 }
 
-/// Some files, each once.
+/// Some files, each once. There may be tens of thousands: all that were ever rotated.
 #[derive(Clone, Debug, Default)]
-pub struct Files(Vec<Identity>);
+pub struct Files(HashMap<u64, Vec<Identity>>);
 
 impl Files {
     /// Whether this file is among them.
     pub fn contains(&self, file: &Identity) -> bool {
-        self.0.iter().any(|it| it.is_same_file(file))
+        self.0.get(&file.ino).is_some_and(|uses| uses.iter().any(|it| it.is_same_file(file)))
     }
 
     /// Adds a file.
     pub fn add(&mut self, file: Identity) {
         if !self.contains(&file) {
-            self.0.push(file);
+            self.0.entry(file.ino).or_default().push(file);
         }
     }
 
     /// Takes a file out.
     pub fn remove(&mut self, file: &Identity) {
-        self.0.retain(|it| !it.is_same_file(file));
+        let Some(uses) = self.0.get_mut(&file.ino) else { return };
+        uses.retain(|it| !it.is_same_file(file));
+        if uses.is_empty() {
+            self.0.remove(&file.ino);
+        }
     }
 
     /// Whether there is none.

@@ -54,9 +54,10 @@ impl Rotated {
         is_tag.then(|| Self { tag: tag.to_owned(), packing })
     }
 
-    /// Whether both are the same rotated file, packed or not: there are both for a moment.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.tag == other.tag
+    /// What the rotation put into the name. A file and what it is packed into have the same: there are both for
+    /// a moment.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// The year first, or seconds since 1970: later ones sort behind earlier ones.

@@ -1,5 +1,6 @@
 //! The files that the input was rotated to, beside it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -199,8 +200,8 @@ impl Siblings {
     fn drop_halves(&mut self) {
         let is_plain = |it: &RotatedSibling| it.name.packing == Packing::Plain;
         let plain = self.rotated.iter().filter(|it| is_plain(it));
-        let plain: Vec<Rotated> = plain.map(|it| it.name.clone()).collect();
-        self.rotated.retain(|it| is_plain(it) || !plain.iter().any(|name| name.is_same(&it.name)));
+        let plain: HashSet<String> = plain.map(|it| it.name.tag().to_owned()).collect();
+        self.rotated.retain(|it| is_plain(it) || !plain.contains(it.name.tag()));
     }
 }
 

@@ -26,6 +26,7 @@ mod logrotate;
 mod outage;
 mod owners;
 mod poison;
+mod process;
 mod relay;
 mod relay_network;
 mod reload;
