@@ -6,7 +6,7 @@
 use tracing::info;
 
 use super::lane::Lane;
-use super::missed::HELD_MAX;
+use super::rotations::HELD_MAX;
 use super::unopened::unread;
 use super::{Pipeline, Progress};
 use crate::checkpoint::LostReason;

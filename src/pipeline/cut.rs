@@ -6,8 +6,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Pipeline;
+use super::copies::Copy;
 use super::lane::{Lane, LaneState, PendingCut};
-use super::moved::Copy;
 use crate::checkpoint::{Lost, LostReason};
 use crate::domain::identity::Identity;
 use crate::domain::ledger::Ledger;

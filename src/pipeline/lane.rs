@@ -1,6 +1,6 @@
 //! One life of the input inside the pipeline: how far it was read, how far it is settled.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::waiting::Waiting;
 use crate::checkpoint::GenerationState;
@@ -10,6 +10,10 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::ledger::{Amount, Class, Ledger};
 use crate::domain::position::{Generation, Sha256};
 use crate::source::file::{Cut, FollowedFile};
+
+/// How long a file that was moved away must be quiet before it counts as finished: its writer may
+/// still have it open.
+pub(super) const QUIET: Duration = Duration::from_mins(5);
 
 /// A generation that is being read, or that was read and is not settled.
 pub(super) struct Lane {

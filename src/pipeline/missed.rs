@@ -1,74 +1,19 @@
-//! Lives of the input that are not at its path any more: found again beside it, or never seen.
+//! Lives of the input that came and went before anyone looked: opened, read, or told as lost.
 
-use std::cell::Cell;
 use std::io;
 use std::ops::RangeInclusive;
 
 use tracing::{error, info, warn};
 
 use super::Pipeline;
-use super::input::QUIET;
+use super::copies::Content;
 use super::lane::{Lane, LaneState};
-use crate::checkpoint::{GenerationState, Lost, LostReason};
-use crate::domain::identity::{Files, Identity};
+use super::rotations::HELD_MAX;
+use crate::checkpoint::{Lost, LostReason};
 use crate::domain::ledger::Ledger;
 use crate::domain::rotation::{self, Packing};
 use crate::source::file::FollowedFile;
-use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
-
-/// How many files are held open at most. More wait in their directory.
-pub(super) const HELD_MAX: usize = 64;
-
-/// How often the directory is listed again because files were renamed meanwhile.
-pub(super) const LISTED_AGAIN: usize = 16;
-
-/// Rotated files, as the owner knows them.
-#[derive(Default)]
-pub(super) struct Rotations {
-    /// Those that were read, are being read, or were there before the daemon.
-    pub(super) seen: Files,
-    /// `seen` is whole: what is not in it is new.
-    complete: bool,
-    /// When the directory was last changed, before it was listed.
-    directory_ns: Option<i64>,
-    /// When the oldest life that the start knew and did not find was born, or the one at the path:
-    /// nanoseconds since 1970.
-    pub(super) born_ns: Option<i64>,
-    /// Those that nobody has read, and that found no place or can't be read now.
-    pub(super) unopened: Vec<Sibling>,
-    /// Those that nobody had read and that were opened.
-    pub(super) opened: Files,
-    /// The lives that the start knew, oldest first.
-    pub(super) known: Vec<GenerationState>,
-    /// To be looked at again: copies of what a lane has not begun to read, so that it is not decided
-    /// whether that is read there or here, and what could not be opened.
-    undecided: Files,
-    /// Told that the directory can't be listed.
-    failing: Cell<bool>,
-    /// It could not be listed, or not all that is unseen was opened: that was written after this.
-    pub(super) unopened_since: Option<i64>,
-    /// Files that need a place among the open ones.
-    pub(super) waiting: usize,
-}
-
-impl Rotations {
-    /// Whether there may be files that nobody has read.
-    pub(super) fn is_undecided(&self) -> bool {
-        !self.undecided.is_empty() || self.unopened_since.is_some() || self.waiting > 0
-    }
-}
-
-/// What a rotated file that was not read itself holds, compared with the lives that are open.
-enum Content {
-    /// Something to be read, from where the file was put.
-    New,
-    /// What a lane has read.
-    Read,
-    /// A lane goes on in it: its own file was replaced by this one.
-    More(usize),
-    /// What a lane is about to read.
-    About,
-}
+use crate::source::siblings::{Moved, RotatedSibling, Siblings};
 
 impl Pipeline {
     /// Opens the rotated files that nobody has read: those that came after the newest life that is known,
@@ -253,72 +198,6 @@ impl Pipeline {
         (lane.suspect, lane.follows) = (suspect, follows);
     }
 
-    /// Opens a rotated file and compares it with the lives that are open.
-    fn content_of(
-        &self,
-        sibling: &RotatedSibling,
-    ) -> Result<io::Result<(Content, FollowedFile)>, Moved> {
-        let (fs, max_line) = (self.edges.fs.as_ref(), self.settings.max_line_bytes);
-        let mut file = match sibling.file.open(fs, max_line) {
-            Ok(file) => file.ok_or(Moved)?,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(self.compare_with_open(&mut file, |_| true).map(|content| (content, file)))
-    }
-
-    /// Compares a file, opened at its start, with some of the lives that are open, and puts it where it is
-    /// to be read from.
-    fn compare_with_open(
-        &self,
-        file: &mut FollowedFile,
-        with: impl Fn(&Lane) -> bool,
-    ) -> io::Result<Content> {
-        let max_line = self.settings.max_line_bytes;
-        if self.is_copied_never() {
-            return Ok(Content::New);
-        }
-        let (mut from, mut more) = (0, None);
-        for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| with(lane)) {
-            if !lane.file.is_copied_in(file, max_line)? {
-                continue;
-            }
-            if lane.file.position() == 0 {
-                match lane.failing {
-                    Some(_) => continue,
-                    None => return Ok(Content::About),
-                }
-            }
-            if lane.state == LaneState::Over && file.size() > lane.file.position() {
-                // It was not found when that life ended: the rest is read here.
-                from = lane.file.whole_lines_end();
-                break;
-            }
-            // Where its file was replaced, that may have been by this one, which may still be written.
-            let superseded = lane.state == LaneState::Superseded && lane.cut.is_none();
-            let common = if superseded { lane.file.common_with(file)? } else { None };
-            let goes_on = common.is_some_and(|it| {
-                it.copy_more || (!it.more && !self.is_rotated(lane.file.identity()))
-            });
-            if goes_on {
-                more = Some(index);
-            } else if lane.file.position() < file.size()
-                && lane.state != LaneState::Over
-                && lane.file.may_be_cut()
-            {
-                // Where the rest is read is decided once the cut is judged.
-                return Ok(Content::About);
-            } else if lane.file.is_as_long_as(file) {
-                return Ok(Content::Read);
-            }
-        }
-        file.start_again(max_line);
-        file.move_to(from, max_line)?;
-        // Or it is a copy of one that goes on itself, and is still being made.
-        let is_other = |lane: usize| self.may_be_copy(file, |index, it| index != lane && with(it));
-        let more = more.filter(|lane| from == 0 && !is_other(*lane));
-        Ok(more.map_or(Content::New, Content::More))
-    }
-
     /// Whether there is a rotated file of this size that nobody had read, written in this time: what was
     /// cut before it was read can't be compared any more.
     pub(super) fn has_unseen_of_size(&self, size: u64, written: &RangeInclusive<i64>) -> bool {
@@ -340,139 +219,5 @@ impl Pipeline {
         let reason = LostReason::Unreadable;
         self.lost.push(Lost { generation: None, from: 0, to: size, reason });
         self.position.moved();
-    }
-
-    /// Adds a lane for a file that is not at the path any more, before that of the one that is and of
-    /// those that are known to be later ones.
-    pub(super) fn add_moved(
-        &mut self,
-        file: FollowedFile,
-        ledger: Ledger,
-        is_later: impl Fn(&Self, &Lane) -> bool,
-    ) -> &mut Lane {
-        let mut lane = self.new_lane(file, ledger);
-        lane.state = LaneState::Superseded;
-        let is_later = |it: &Lane| it.state == LaneState::Live || is_later(self, it);
-        let index = self.lanes.iter().position(is_later).unwrap_or(self.lanes.len());
-        self.lanes.insert(index, lane);
-        self.position.moved();
-        &mut self.lanes[index]
-    }
-
-    /// Whether a file that was just opened may turn out to be a copy of one that is open.
-    fn may_be_copy(&self, file: &FollowedFile, of: impl Fn(usize, &Lane) -> bool) -> bool {
-        let mut lanes = self.lanes.iter().enumerate().filter(|(index, lane)| of(*index, lane));
-        !self.is_copied_never()
-            && lanes.any(|(_, lane)| file.is_beginning_of(&lane.file).unwrap_or(false))
-    }
-
-    /// Whether a suspect lane is known to be a life of its own. One that turned out to be a copy ends; one
-    /// that stays in doubt is read in the end, since duplicates are preferred to loss.
-    pub(super) fn is_cleared(&mut self, index: usize) -> bool {
-        let mut suspect = self.lanes.remove(index);
-        let content = self.compare_with_open(&mut suspect.file, |lane| !lane.suspect);
-        let now = self.edges.clock.now();
-        let quiet = now.saturating_duration_since(suspect.last_data) >= QUIET;
-        let in_doubt = !quiet && self.may_be_copy(&suspect.file, |_, lane| !lane.suspect);
-        match content {
-            Ok(Content::Read) => {
-                let path = suspect.file.path().display();
-                info!(%path, "it is a copy of a file that is read already");
-            }
-            Ok(Content::More(lane)) => {
-                let path = suspect.file.path().to_owned();
-                info!(path = %path.display(), "a file that was replaced goes on in this one");
-                // Should it be another one by now, it is found again.
-                if let Some(file) = self.go_on_in_copy(lane, suspect.file, |_| true) {
-                    self.rotations.seen.remove(file.identity());
-                }
-            }
-            Ok(Content::About) | Err(_) => {
-                suspect.file.start_again(self.settings.max_line_bytes);
-                self.lanes.insert(index, suspect);
-                return false;
-            }
-            Ok(Content::New) => {
-                // It may have been put elsewhere.
-                let (ledger, since) = (Ledger::default(), suspect.last_data);
-                let mut lane = Lane::new(suspect.key, suspect.file, ledger, since);
-                (lane.state, lane.suspect) = (suspect.state, in_doubt);
-                self.lanes.insert(index, lane);
-                return !in_doubt;
-            }
-        }
-        // The lane behind it has its place now.
-        self.input.look_again();
-        self.position.moved();
-        false
-    }
-
-    /// Remembers which rotated files were there before the daemon.
-    pub(super) fn remember_rotated(&mut self) {
-        // What came after a life that is not found yet can't be told before something is at the path.
-        let is_known = self.remembered.is_none() && !self.rotations.is_undecided();
-        if !self.rotations.complete
-            && is_known
-            && let Ok(siblings) = self.siblings()
-        {
-            self.saw_all(&siblings);
-        }
-    }
-
-    /// Everything that is there is known now; what is gone can be forgotten.
-    fn saw_all(&mut self, siblings: &Siblings) {
-        let rotated = siblings.rotated.iter().map(|it| it.file.identity);
-        let open = self.lanes.iter().map(|lane| *lane.file.identity());
-        let is_decided = |it: &Identity| !self.rotations.undecided.contains(it);
-        self.rotations.seen = rotated.chain(open).filter(is_decided).collect();
-        self.rotations.complete = true;
-    }
-
-    /// A file is read from now on.
-    pub(super) fn saw(&mut self, file: &FollowedFile) {
-        self.rotations.seen.add(*file.identity());
-    }
-
-    pub(super) fn is_seen(&self, identity: &Identity) -> bool {
-        let mut untaken = self.untaken.iter().map(|(known, _)| &known.identity);
-        untaken.any(|known| known.is_same_file(identity)) || self.rotations.seen.contains(identity)
-    }
-
-    pub(super) fn is_open(&self, identity: &Identity) -> bool {
-        self.lanes.iter().any(|lane| lane.file.identity().is_same_file(identity))
-    }
-
-    /// How many files are open.
-    pub(super) fn held(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.state != LaneState::Over).count()
-    }
-
-    /// Does what `with` does beside the input, again if files are renamed meanwhile. None: they
-    /// were, each time, or one can't look there now.
-    pub(super) fn look_beside<T>(
-        &mut self,
-        mut with: impl FnMut(&mut Self, &Siblings) -> Result<T, Moved>,
-    ) -> Option<T> {
-        (0..LISTED_AGAIN).find_map(|_| {
-            let siblings = self.siblings().ok()?;
-            with(self, &siblings).ok()
-        })
-    }
-
-    /// What is beside the input now. That it can't be looked at is told.
-    pub(super) fn siblings(&self) -> io::Result<Siblings> {
-        match Siblings::of(self.edges.fs.as_ref(), &self.settings.input) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Siblings::default()),
-            Err(error) => {
-                if !self.rotations.failing.replace(true) {
-                    error!(%error, "cannot look for rotated files; trying on");
-                }
-                Err(error)
-            }
-            listed => {
-                self.rotations.failing.set(false);
-                listed
-            }
-        }
     }
 }

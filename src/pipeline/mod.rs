@@ -6,6 +6,7 @@
 //! only place that knows source, sink and checkpoint.
 
 mod beside_pipe;
+mod copies;
 mod cut;
 mod found;
 mod input;
@@ -17,8 +18,10 @@ mod moved;
 mod owner;
 mod pending;
 mod position;
+mod reading;
 mod report;
 mod requeue;
+mod rotations;
 mod start;
 mod stored;
 mod unopened;
@@ -39,10 +42,10 @@ pub use self::stored::FileStore;
 use self::beside_pipe::BesidePipe;
 use self::input::InputWatch;
 use self::lane::{Lane, Tracked};
-use self::missed::Rotations;
 use self::position::PositionKeeper;
 use self::report::Reporter;
 use self::requeue::{REQUEUED, Requeue};
+use self::rotations::Rotations;
 use crate::checkpoint::writer::StateEvent;
 use crate::checkpoint::{Committer, GenerationState, Lost, LostReason};
 use crate::domain::acks::{AckTracker, Limits, RecordId};

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use tracing::{debug, info};
+use tracing::info;
 
 use super::Pipeline;
-use super::lane::{Lane, LaneState};
-use super::missed::HELD_MAX;
+use super::lane::Lane;
+use super::rotations::HELD_MAX;
 use crate::checkpoint::{GenerationState, Lost, LostReason};
 use crate::domain::identity::{Identity, Resume};
 use crate::domain::ledger::Ledger;
 use crate::domain::position::Generation;
 use crate::source::file::{AtPath, FollowedFile, Known, look};
-use crate::source::siblings::{Moved, RotatedSibling, Sibling, Siblings};
+use crate::source::siblings::{Moved, Sibling, Siblings};
 
 /// What is known of a life, for comparing a file with it.
 pub(super) fn known_of(state: &GenerationState) -> Known<'_> {
@@ -36,16 +36,6 @@ pub(super) enum TakenUp {
     Gone,
     /// It can't be looked for now; it is tried again.
     Later,
-}
-
-/// Where a copy of what a lane has read is.
-pub(super) enum Copy {
-    /// Here, put to where the lane goes on.
-    At(Box<FollowedFile>),
-    /// In a file that is read already.
-    Read,
-    /// There is none.
-    Nowhere,
 }
 
 impl Pipeline {
@@ -333,146 +323,5 @@ impl Pipeline {
         let mut file = sibling.open(fs, max_line).or(Err(Moved))?.ok_or(Moved)?;
         let resume = file.resume(&known_of(known), max_line).or(Err(Moved))?;
         Ok((resume == Resume::Continue).then_some(file))
-    }
-
-    /// Whether the start knew a life of this file.
-    pub(super) fn is_known(&self, identity: &Identity) -> bool {
-        self.rotations.known.iter().any(|known| known.identity.is_same_file(identity))
-    }
-
-    /// Whether the file of a life that the start knew holds a later one that it knew too.
-    pub(super) fn has_later_life(&self, known: &GenerationState) -> bool {
-        let lives = self.rotations.known.iter();
-        let mut lives = lives.filter(|life| life.identity.is_same_file(&known.identity));
-        lives.next_back().is_some_and(|life| life.generation != known.generation)
-    }
-
-    /// Whether a file with this identity is beside the input, under whatever name.
-    pub(super) fn is_beside(&self, identity: &Identity) -> bool {
-        self.siblings().is_ok_and(|siblings| siblings.by_identity(identity).is_some())
-    }
-
-    /// The same, under a name that rotations give.
-    pub(super) fn is_rotated(&self, identity: &Identity) -> bool {
-        let is_it = |it: &RotatedSibling| it.file.identity.is_same_file(identity);
-        self.siblings().is_ok_and(|siblings| siblings.rotated.iter().any(is_it))
-    }
-
-    /// The newest copy of a lane's content as far as it was read. None: one can't look for it now.
-    pub(super) fn copy_of(&mut self, index: usize) -> Option<Copy> {
-        let copy = |this: &mut Self, siblings: &Siblings| {
-            let (fs, max_line) = (this.edges.fs.as_ref(), this.settings.max_line_bytes);
-            let lane = &this.lanes[index];
-            let goes_on = |copy: &mut FollowedFile| lane.file.is_copied_in(copy, max_line);
-            let is_itself = |it: &Sibling| it.identity.is_same_file(lane.file.identity());
-            siblings.newest(fs, max_line, is_itself, goes_on)
-        };
-        // One that may be a copy is open already, and may have no name any more.
-        let max_line = self.settings.max_line_bytes;
-        let suspects = self.lanes.iter().filter(|lane| lane.suspect);
-        let mut suspects = suspects.map(|lane| lane.file.from_start(max_line));
-        let lane = &self.lanes[index];
-        let is_copy =
-            |copy: &mut FollowedFile| lane.file.is_copied_in(copy, max_line).unwrap_or(false);
-        if let Some(copy) = suspects.find_map(|mut file| is_copy(&mut file).then_some(file)) {
-            return Some(Copy::At(Box::new(copy)));
-        }
-        let found = self.look_beside(copy)?;
-        Some(match found {
-            Some(file) if self.is_being_read(file.identity()) => Copy::Read,
-            Some(file) => Copy::At(Box::new(file)),
-            None => Copy::Nowhere,
-        })
-    }
-
-    fn is_being_read(&self, identity: &Identity) -> bool {
-        let mut lanes = self.lanes.iter().filter(|lane| !lane.suspect);
-        lanes.any(|lane| lane.file.identity().is_same_file(identity))
-    }
-
-    /// A life before goes on in the file at the path if that is what an editor or a restored backup put
-    /// in its place. None: it does.
-    pub(super) fn go_on_in_place(&mut self, file: FollowedFile) -> Option<FollowedFile> {
-        let mut file = Some(file);
-        let lanes = if self.is_copied_never() { 0 } else { self.lanes.len() };
-        for index in (0..lanes).rev() {
-            let lane = &self.lanes[index];
-            if lane.state != LaneState::Superseded || lane.suspect || lane.cut.is_some() {
-                continue;
-            }
-            // Rotated, it goes on where it is: what is at the path now was written by the app.
-            let (key, identity) = (lane.key, *lane.file.identity());
-            file = self.go_on_in_copy(index, file?, |this| !this.is_rotated(&identity));
-            if file.is_none() {
-                info!("the new file is a copy of one before: that goes on");
-                let index = self.lanes.iter().position(|lane| lane.key == key)?;
-                let mut lane = self.lanes.remove(index);
-                lane.state = LaneState::Live;
-                self.lanes.push(lane);
-            }
-        }
-        file
-    }
-
-    /// A lane whose file was replaced by a copy goes on in that, at the same place. Its writer may still
-    /// have the file itself open: what comes there is read in a lane of its own. None: it does.
-    pub(super) fn go_on_in_copy(
-        &mut self,
-        index: usize,
-        mut copy: FollowedFile,
-        may: impl Fn(&Self) -> bool,
-    ) -> Option<FollowedFile> {
-        let max_line = self.settings.max_line_bytes;
-        let file = &self.lanes.get(index)?.file;
-        let is_copy = file.is_copied_in(&mut copy, max_line).unwrap_or(false);
-        copy.start_again(max_line);
-        let common =
-            (is_copy && may(self)).then(|| file.common_with(&copy).unwrap_or(None)).flatten();
-        let later = common.map(|common| file.later_life(common.end, max_line));
-        let Some(Ok(later)) = later else { return Some(copy) };
-        self.saw(&copy);
-        let mut later = self.new_lane(later, Ledger::default());
-        later.state = LaneState::Superseded;
-        later.follows = Some((self.lanes[index].key, later.file.position()));
-        // What was cut off before the copy was made.
-        let was = &self.lanes[index].file;
-        let (generation, to) = (was.generation(), was.size());
-        let left = was.shrunk_to().unwrap_or(to).max(copy.size());
-        self.lanes[index].file.go_on_in(copy);
-        self.lanes.insert(index, later);
-        let (from, reason) = (left.min(to), LostReason::TruncatedUnread);
-        self.lose(Lost { generation, from, to, reason });
-        self.position.moved();
-        None
-    }
-
-    /// A file at the path that begins with the last lines of the life before it goes on behind them.
-    /// Else it is read from its start.
-    pub(super) fn skip_what_was_read(&self, mut file: FollowedFile) -> FollowedFile {
-        let max_line = self.settings.max_line_bytes;
-        // What is in flight has to be found in this one if the bridge dies.
-        let before = self.lanes.last().filter(|lane| lane.is_settled_to_line());
-        let before = before.filter(|_| !self.is_copied_never());
-        let Some((mark, before)) = before.and_then(|it| Some((it.file.line_mark()?, it))) else {
-            return file;
-        };
-        if self.is_rotated(before.file.identity()) {
-            return file;
-        }
-        let done = file.find_mark(&mark).and_then(|end| {
-            let Some(end) = end else { return Ok(()) };
-            info!(offset = end, "the new file begins with the last lines of the one before");
-            file.move_to(end, max_line)
-        });
-        if let Err(error) = done {
-            // It shows again when it is read.
-            debug!(%error, "cannot compare the new file with the one before");
-        }
-        file
-    }
-
-    /// Of a journal's segments none is a copy of another one, however alike they are.
-    pub(super) fn is_copied_never(&self) -> bool {
-        self.settings.pipe.is_some()
     }
 }
