@@ -9,6 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
@@ -154,13 +155,13 @@ impl PollThread {
         }
     }
 
-    fn probe(&self) -> Result<(), String> {
+    fn probe(&self) -> Result<Option<String>, String> {
         let metadata = self
             .producer
             .client()
             .fetch_metadata(Some(&self.topic), PROBE)
             .map_err(|e| e.to_string())?;
-        let Some(topic) = metadata.topics().first() else { return Ok(()) };
+        let Some(topic) = metadata.topics().first() else { return Ok(None) };
         if let Some(error) = topic.error() {
             let code = RDKafkaErrorCode::from(error);
             return Err(match code {
@@ -173,16 +174,23 @@ impl PollThread {
                 code => format!("topic {}: {code}", self.topic),
             });
         }
-        let leaderless =
-            topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
+        let partitions = topic.partitions();
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
         if leaderless > 0 {
-            let all = topic.partitions().len();
+            let all = partitions.len();
             return Err(format!(
                 "topic {}: {leaderless} of {all} partitions have no leader",
                 self.topic
             ));
         }
-        Ok(())
+        // Perhaps fewer than `min.insync.replicas`, which metadata do not have.
+        let in_sync = |partition: &&MetadataPartition| partition.isr().len();
+        let weakest = partitions.iter().min_by_key(in_sync);
+        let weakest = weakest.filter(|partition| in_sync(partition) < partition.replicas().len());
+        Ok(weakest.map(|partition| {
+            let (id, isr, all) = (partition.id(), in_sync(&partition), partition.replicas().len());
+            format!("partition {id} has {isr} of {all} replicas in sync")
+        }))
     }
 }
 
@@ -272,25 +280,42 @@ fn failure(error: &KafkaError) -> Option<Failure> {
         RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => {
             refused(Reason::Refused)
         }
+        RDKafkaErrorCode::PurgeQueue
+        | RDKafkaErrorCode::PurgeInflight
+        | RDKafkaErrorCode::Fatal => Some(Failure::GivenBack),
         code => Some(Failure::Transient(code.to_string())),
     }
 }
 
+impl Context {
+    fn complain(&self, reason: &str) {
+        // A guess at a time-out, and a bad one: no broker has been that old for ten years.
+        let reason = reason.split(": probably due to broker version").next().unwrap_or(reason);
+        self.reports.post(Report::Trouble { epoch: self.epoch, reason: reason.to_owned() });
+    }
+}
+
 impl ClientContext for Context {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Its lines repeat for as long as an outage lasts; what they say also comes as errors,
-        // which the sink tells once.
+        // which the sink tells once. All but the warnings of peers that do not say a word.
         debug!(facility, message, "librdkafka");
+        if facility == "FAIL" && matches!(level, RDKafkaLogLevel::Warning) {
+            self.complain(message.split_once("]: ").map_or(message, |(_thread, said)| said));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let (epoch, reason) = (self.epoch, reason.to_owned());
-        self.reports.post(match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GaplessGuarantee) => {
-                Report::Fatal { epoch, reason }
-            }
-            _ => Report::Trouble { epoch, reason },
-        });
+        let code = error.rdkafka_error_code();
+        let is_fatal =
+            matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GaplessGuarantee));
+        // Why there would be a gap, the report of the record says.
+        if !is_fatal || !reason.contains("gap-less guarantee") {
+            self.complain(reason);
+        }
+        if is_fatal {
+            self.reports.post(Report::Fatal { epoch: self.epoch, reason: reason.to_owned() });
+        }
     }
 }
 

@@ -131,6 +131,18 @@ impl Bridge {
         })
     }
 
+    /// Waits until the sink is down and says why with these words; gives the whole reason.
+    #[track_caller]
+    pub fn wait_until_down(&self, words: &str) -> String {
+        let mut sink = Value::Null;
+        let reason = poll(PATIENCE, || {
+            sink = self.status()["sink"].clone();
+            let reason = sink["reason"].as_str().filter(|_| sink["state"] == "down")?;
+            reason.contains(words).then(|| reason.to_owned())
+        });
+        reason.unwrap_or_else(|| panic!("not down with {words:?}: {sink}"))
+    }
+
     /// Where Socket.IO clients can connect.
     pub fn address(&self) -> String {
         wait_for("the port", || self.status()["listen"]["socketio"].as_str().map(str::to_owned))
