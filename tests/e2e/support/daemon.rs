@@ -163,6 +163,15 @@ impl Bridge {
         });
     }
 
+    /// Waits until all that is in the input now is settled, whatever is appended meanwhile.
+    #[track_caller]
+    pub fn wait_until_past_all_of_now(&self) {
+        let size = std::fs::metadata(self.input()).expect("the input").len();
+        wait_for(&format!("the position to pass {size}"), || {
+            (self.checkpoint()["offset"].as_u64() >= Some(size)).then_some(())
+        });
+    }
+
     /// The lines of the rejects file.
     pub fn rejects(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.state().join("rejects.jsonl")).unwrap_or_default();
