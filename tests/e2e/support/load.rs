@@ -34,10 +34,15 @@ impl Load {
         Self { stop, next, thread: Some(thread) }
     }
 
+    /// The number after the last so far.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Ends it, and gives the number after the last.
     pub fn stop(mut self) -> u64 {
         self.end();
-        self.next.load(Ordering::Relaxed)
+        self.next()
     }
 
     fn end(&mut self) {
