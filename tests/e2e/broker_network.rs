@@ -1,7 +1,7 @@
 //! What lies between daemon and broker: a name that leads nowhere, or elsewhere, and a slow link.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,17 @@ use crate::support::daemon::Bridge;
 use crate::support::disk::done;
 use crate::support::events;
 use crate::support::network::{Network, THERE};
+use crate::support::wait_for;
 
 /// The broker's name, which only the hosts file of the daemon knows.
 const NAME: &str = "kafka.test";
+
+/// What a command runs under that takes `ours` for `/etc/{name}`.
+fn with_etc(name: &str, ours: &Path) -> Vec<String> {
+    let mount = format!("mount --bind \"$0\" /etc/{name} && exec \"$@\"");
+    let words = ["unshare", "--mount", "sh", "-c", &mount, &ours.to_string_lossy()];
+    words.map(str::to_owned).into()
+}
 
 /// A broker beyond a link, and what the daemon takes for `/etc/hosts`.
 struct Site {
@@ -34,10 +42,7 @@ impl Site {
         let mut bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
         let hosts = bridge.directory().join("hosts");
         fs::write(&hosts, "").unwrap();
-        let with_hosts = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-        bridge.wrapper = network.side(0);
-        bridge.wrapper.extend(["unshare", "--mount", "sh", "-c", with_hosts].map(str::to_owned));
-        bridge.wrapper.push(hosts.to_string_lossy().into_owned());
+        bridge.wrapper = [network.side(0), with_etc("hosts", &hosts)].concat();
         Self { bridge, hosts, topic, broker, network }
     }
 
@@ -95,4 +100,31 @@ fn ka_18_ka_24_a_name_without_an_address_a_slow_link_and_a_broker_that_moves_los
     assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
     expect_nothing_wrong(bridge, 1_000);
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn ka_24_a_nameserver_that_does_not_answer_holds_nobody_up() {
+    let network = Network::new();
+    // What is sent there arrives nowhere, and nobody says so.
+    network.ip(0, &format!("neighbour add {THERE} lladdr 02:00:00:00:00:01 dev here"));
+    let mut bridge = Bridge::to_kafka(&format!("{NAME}:9092"), "events");
+    let resolver = bridge.directory().join("resolv.conf");
+    fs::write(&resolver, format!("nameserver {THERE}\n")).unwrap();
+    bridge.wrapper = [network.side(0), with_etc("resolv.conf", &resolver)].concat();
+    bridge.append().events(0..10);
+    let daemon = bridge.start();
+    let in_flight = |count: u64| {
+        wait_for("the lines to be out", || {
+            (bridge.status()["sink"]["in_flight"] == count).then_some(())
+        });
+    };
+    in_flight(10);
+    let began = Instant::now();
+    daemon.signal("HUP");
+    daemon.wait_for_log("a new Kafka producer uses what was read again");
+    bridge.append().events(10..20);
+    in_flight(20);
+    assert_eq!(daemon.stop(), 0);
+    println!("read again, and stopped, within {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "each question to it takes ten");
 }

@@ -10,7 +10,7 @@ use crate::support::wait_for;
 
 /// How often leaders are killed, and all nodes restarted.
 fn rounds() -> usize {
-    if std::env::var_os("BRIDGE_SOAK").is_some() { 20 } else { 1 }
+    if std::env::var_os("BRIDGE_SOAK").is_some() { 10 } else { 1 }
 }
 
 /// The leader is gone without a word; another one takes over, and it comes back.
