@@ -33,6 +33,7 @@ read -ra java_opts <<<"${KAFKA_JAVA_OPTS:--Xmx512m -XX:+UseSerialGC -XX:TieredSt
 
 # Warnings go to broker.log and explain a start that fails; of the rest only "Kafka Server started".
 kafka=(
+  "-XX:ErrorFile=$dir/crash.log"
   -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
   -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info
   -cp "$libs/*"
