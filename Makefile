@@ -54,7 +54,7 @@ simulate: tools ## the simulator with ever new seeds; HOURS=1
 	$(AS_USER) env SIMULATE_HOURS=$(or $(HOURS),1) cargo test --locked --test simulation -- --nocapture a_million
 
 soak: tools ## what takes longer than two minutes
-	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test e2e -- --nocapture ka_02_ka_27 after_200_rotations fi_05_fi_06 pr_06
+	$(AS_USER) env BRIDGE_SOAK=1 cargo test --locked --test e2e -- --nocapture ka_02_ka_27 ka_04_ka_05 after_200_rotations fi_05_fi_06 pr_06
 
 bench: build tools ## throughput, latency and CPU per line, next to others on this machine
 	@packaging/dev/bench.sh

@@ -13,7 +13,10 @@
 mod support;
 
 mod broken;
+mod broker_network;
+mod brokers;
 mod check;
+mod cluster;
 mod crash;
 mod errno;
 mod ext4;

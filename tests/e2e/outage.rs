@@ -217,6 +217,39 @@ fn ka_12_errors_that_may_heal_are_never_a_reason_to_reject() {
 }
 
 #[test]
+fn ka_30_what_no_broker_takes_is_told_and_tried_on_and_nothing_is_rejected() {
+    let (cluster, bootstrap) = broker_that_can_lie();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let bridge = Bridge::to_kafka(&bootstrap, "events");
+    let mut input = bridge.append();
+    input.events(0..10);
+    let daemon = bridge.start();
+    bridge.wait_until_settled();
+    // What the broker does not take, and a login that may not ask for an idempotent producer.
+    let (produce, init) = (RDKafkaApiKey::Produce, RDKafkaApiKey::InitProducerId);
+    let compression = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE;
+    let forbidden = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    let errors = [
+        (produce, compression, "Unsupported compression type"),
+        (init, forbidden, "Cluster authorization failed"),
+    ];
+    for (round, (key, error, words)) in (1..).zip(errors) {
+        cluster.request_errors(key, &[error; 1_000]);
+        // Whatever the second one is refused, it needs a new producer.
+        cluster.request_errors(produce, &[compression]);
+        input.events(round * 10..(round + 1) * 10);
+        println!("{}", bridge.wait_until_down(words));
+        cluster.clear_request_errors(key);
+        bridge.wait_until_settled();
+    }
+    let mut consumer = Topic::open(&bootstrap, "events");
+    consumer.wait_for_events(10 * (errors.len() + 1));
+    assert_first_deliveries_in_order(&consumer.records);
+    assert!(bridge.rejects().is_empty(), "{:?}", bridge.rejects());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn ck_18_a_negative_acknowledgement_moves_nothing() {
     let (cluster, bootstrap) = broker_that_can_lie();
     cluster.create_topic("events", 1, 1).unwrap();

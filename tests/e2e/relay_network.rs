@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::network::{Network, THERE};
 use crate::support::relay::{Relay, free_port};
 use crate::support::wait_for;
 
@@ -265,59 +266,6 @@ fn si_13_two_apps_behind_a_proxy_that_takes_turns_need_no_session_that_sticks() 
     let used = |port: u16| relay.noted("batch").iter().any(|batch| batch["port"] == port);
     assert!(ports.into_iter().all(used), "{:?}", relay.noted("batch"));
     relay.finish(daemon, 80);
-}
-
-/// Two network namespaces and the link between them. They are gone when nothing holds them: each is
-/// held by a process that ends with its standard input, and so with this one, however it goes.
-struct Network([Child; 2]);
-
-const HERE: &str = "10.99.0.1";
-const THERE: &str = "10.99.0.2";
-
-impl Network {
-    fn new() -> Self {
-        let network = Self([(); 2].map(|()| {
-            let mut command = Command::new("unshare");
-            command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
-            command.spawn().expect("unshare")
-        }));
-        let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
-        for holder in &network.0 {
-            let path = format!("/proc/{}/ns/net", holder.id());
-            wait_for("a namespace of its own", || {
-                std::fs::read_link(&path).is_ok_and(|theirs| theirs != ours).then_some(())
-            });
-        }
-        let there = network.0[1].id();
-        network.ip(0, &format!("link add name here type veth peer name there netns {there}"));
-        for (side, name, address) in [(0, "here", HERE), (1, "there", THERE)] {
-            network.ip(side, &format!("address add {address}/30 dev {name}"));
-            network.ip(side, &format!("link set {name} up"));
-        }
-        network
-    }
-
-    /// What a command runs under to be on that side.
-    fn side(&self, side: usize) -> Vec<String> {
-        vec!["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", self.0[side].id())]
-    }
-
-    fn ip(&self, side: usize, arguments: &str) {
-        let words = self.side(side);
-        let mut command = Command::new(&words[0]);
-        let output = command.arg(&words[1]).arg("ip").args(arguments.split(' ')).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "ip {arguments}: {errors}");
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for holder in &mut self.0 {
-            let _ = holder.kill();
-            let _ = holder.wait();
-        }
-    }
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
@@ -34,18 +35,12 @@ pub struct Librdkafka {
 
 struct Client {
     producer: Arc<BaseProducer<Context>>,
-    control: Arc<Control>,
+    /// The question to ask the cluster. 0: none.
+    question: Arc<AtomicU64>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     /// The clock when it was last asked: most events are older, so it need not be asked again.
     known_now_ms: Cell<i64>,
-}
-
-#[derive(Default)]
-struct Control {
-    stop: AtomicBool,
-    /// The question to ask the cluster. 0: none.
-    probe: AtomicU64,
 }
 
 struct Context {
@@ -66,25 +61,22 @@ impl Librdkafka {
     pub fn check(settings: &Settings) -> Result<(), SettingsError> {
         for purpose in [Purpose::Flow, Purpose::Alone] {
             let reports = Reports::new(Box::new(|| ()));
-            create(settings, purpose, 0, None, &reports).map_err(SettingsError)?;
+            let mut config = settings.client_config(purpose);
+            // A producer can't be destroyed while it waits for a nameserver.
+            config.remove("bootstrap.servers");
+            create(&config, 0, &reports).map_err(SettingsError)?;
         }
         Ok(())
     }
 }
 
 fn create(
-    settings: &Settings,
-    purpose: Purpose,
+    config: &ClientConfig,
     epoch: u32,
-    batch_bytes: Option<usize>,
     reports: &Reports,
 ) -> Result<BaseProducer<Context>, String> {
     let context = Context { epoch, reports: reports.clone() };
-    let mut config = settings.client_config(purpose);
-    if let Some(bytes) = batch_bytes {
-        config.set("batch.size", bytes.to_string());
-    }
-    BaseProducer::from_config_and_context(&config, context).map_err(|error| describe(&error))
+    BaseProducer::from_config_and_context(config, context).map_err(|error| describe(&error))
 }
 
 /// The error without the value that caused it, which may be a secret.
@@ -103,11 +95,15 @@ impl Connect for Librdkafka {
         batch_bytes: Option<usize>,
         reports: &Reports,
     ) -> Result<Box<dyn Producer>, String> {
-        let producer = Arc::new(create(&self.settings, purpose, epoch, batch_bytes, reports)?);
-        let control = Arc::new(Control::default());
+        let mut config = self.settings.client_config(purpose);
+        if let Some(bytes) = batch_bytes {
+            config.set("batch.size", bytes.to_string());
+        }
+        let producer = Arc::new(create(&config, epoch, reports)?);
+        let question = Arc::new(AtomicU64::new(0));
         let poll = PollThread {
             producer: Arc::clone(&producer),
-            control: Arc::clone(&control),
+            question: Arc::clone(&question),
             topic: self.settings.topic.clone(),
             reports: reports.clone(),
         };
@@ -117,7 +113,7 @@ impl Connect for Librdkafka {
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
         let known_now_ms = Cell::new(0);
-        Ok(Box::new(Client { producer, control, settings, clock, known_now_ms }))
+        Ok(Box::new(Client { producer, question, settings, clock, known_now_ms }))
     }
 
     fn renew(&mut self, secrets: &[(String, String)]) -> Result<(), String> {
@@ -136,31 +132,32 @@ impl Connect for Librdkafka {
 
 struct PollThread {
     producer: Arc<BaseProducer<Context>>,
-    control: Arc<Control>,
+    question: Arc<AtomicU64>,
     topic: String,
     reports: Reports,
 }
 
 impl PollThread {
-    /// Runs until the client is dropped; the last to leave destroys the producer.
+    /// Runs until the client is dropped, and then destroys the producer. That takes as long as librdkafka
+    /// waits for a nameserver, which the owner must not.
     fn run(self) {
-        while !self.control.stop.load(Ordering::Acquire) {
+        while Arc::strong_count(&self.producer) > 1 {
             self.producer.poll(POLL);
             on_purpose("kafka-poll");
-            let question = self.control.probe.swap(0, Ordering::AcqRel);
+            let question = self.question.swap(0, Ordering::AcqRel);
             if question > 0 {
                 self.reports.post(Report::Probed { question, answer: self.probe() });
             }
         }
     }
 
-    fn probe(&self) -> Result<(), String> {
+    fn probe(&self) -> Result<Option<String>, String> {
         let metadata = self
             .producer
             .client()
             .fetch_metadata(Some(&self.topic), PROBE)
             .map_err(|e| e.to_string())?;
-        let Some(topic) = metadata.topics().first() else { return Ok(()) };
+        let Some(topic) = metadata.topics().first() else { return Ok(None) };
         if let Some(error) = topic.error() {
             let code = RDKafkaErrorCode::from(error);
             return Err(match code {
@@ -173,22 +170,23 @@ impl PollThread {
                 code => format!("topic {}: {code}", self.topic),
             });
         }
-        let leaderless =
-            topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
+        let partitions = topic.partitions();
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
         if leaderless > 0 {
-            let all = topic.partitions().len();
+            let all = partitions.len();
             return Err(format!(
                 "topic {}: {leaderless} of {all} partitions have no leader",
                 self.topic
             ));
         }
-        Ok(())
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.control.stop.store(true, Ordering::Release);
+        // Perhaps fewer than `min.insync.replicas`, which metadata do not have.
+        let in_sync = |partition: &&MetadataPartition| partition.isr().len();
+        let weakest = partitions.iter().min_by_key(in_sync);
+        let weakest = weakest.filter(|partition| in_sync(partition) < partition.replicas().len());
+        Ok(weakest.map(|partition| {
+            let (id, isr, all) = (partition.id(), in_sync(&partition), partition.replicas().len());
+            format!("partition {id} has {isr} of {all} replicas in sync")
+        }))
     }
 }
 
@@ -226,11 +224,12 @@ impl Producer for Client {
     }
 
     fn purge(&self) {
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        // Else it waits for all threads of librdkafka's, and these may wait for a nameserver.
+        self.producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 
     fn probe(&self, question: u64) {
-        self.control.probe.store(question, Ordering::Release);
+        self.question.store(question, Ordering::Release);
     }
 }
 
@@ -272,25 +271,42 @@ fn failure(error: &KafkaError) -> Option<Failure> {
         RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => {
             refused(Reason::Refused)
         }
+        RDKafkaErrorCode::PurgeQueue
+        | RDKafkaErrorCode::PurgeInflight
+        | RDKafkaErrorCode::Fatal => Some(Failure::GivenBack),
         code => Some(Failure::Transient(code.to_string())),
     }
 }
 
+impl Context {
+    fn complain(&self, reason: &str) {
+        // A guess at a time-out, and a bad one: no broker has been that old for ten years.
+        let reason = reason.split(": probably due to broker version").next().unwrap_or(reason);
+        self.reports.post(Report::Trouble { epoch: self.epoch, reason: reason.to_owned() });
+    }
+}
+
 impl ClientContext for Context {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Its lines repeat for as long as an outage lasts; what they say also comes as errors,
-        // which the sink tells once.
+        // which the sink tells once. All but the warnings of peers that do not say a word.
         debug!(facility, message, "librdkafka");
+        if facility == "FAIL" && matches!(level, RDKafkaLogLevel::Warning) {
+            self.complain(message.split_once("]: ").map_or(message, |(_thread, said)| said));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let (epoch, reason) = (self.epoch, reason.to_owned());
-        self.reports.post(match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GaplessGuarantee) => {
-                Report::Fatal { epoch, reason }
-            }
-            _ => Report::Trouble { epoch, reason },
-        });
+        let code = error.rdkafka_error_code();
+        let is_fatal =
+            matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GaplessGuarantee));
+        // Why there would be a gap, the report of the record says.
+        if !is_fatal || !reason.contains("gap-less guarantee") {
+            self.complain(reason);
+        }
+        if is_fatal {
+            self.reports.post(Report::Fatal { epoch: self.epoch, reason: reason.to_owned() });
+        }
     }
 }
 

@@ -260,7 +260,8 @@ impl KafkaSink {
                 }
                 self.pump();
             }
-            Failure::Transient(reason) => self.break_down(&reason),
+            Failure::Transient(reason) => self.give_way(reason),
+            Failure::GivenBack => self.break_down("its producer is gone"),
         }
     }
 
@@ -329,14 +330,17 @@ impl KafkaSink {
                 self.break_down("a batch was refused");
                 self.rebuild_soon();
             }
-            Failure::Transient(reason) => {
+            Failure::Transient(_) | Failure::GivenBack => {
                 slot.state = SlotState::Waiting;
                 self.sent -= 1;
                 if alone {
                     self.alone = None;
                     self.phase = Phase::Flowing;
                 }
-                self.break_down(&reason);
+                match failure {
+                    Failure::Transient(reason) => self.give_way(reason),
+                    _ => self.break_down("records came back"),
+                }
             }
         }
     }
@@ -356,6 +360,12 @@ impl KafkaSink {
             self.first += 1;
         }
         self.next = self.next.max(self.first);
+    }
+
+    /// The producer can't go on, for a reason that is worth telling if it lasts.
+    fn give_way(&mut self, reason: String) {
+        self.break_down(&reason);
+        self.watch.rumour(reason);
     }
 
     /// Stops using the producer and asks for its records back.
@@ -413,9 +423,9 @@ impl KafkaSink {
     /// Asks the cluster what is wrong while nothing moves; the answer is told, not the silence.
     fn probe_if_stalled(&mut self) {
         if let Some(question) = self.watch.take_probe(!self.queue.is_empty())
-            && let Some(flow) = &self.flow
+            && let Some(producer) = self.flow.as_ref().or(self.alone.as_ref())
         {
-            flow.probe(question);
+            producer.probe(question);
         }
     }
 }

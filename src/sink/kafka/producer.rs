@@ -57,6 +57,8 @@ pub enum Failure {
     Unacceptable(Rejection),
     /// Anything that may heal.
     Transient(String),
+    /// It went down with its producer, and is the cause of nothing.
+    GivenBack,
 }
 
 /// What producers tell, on their own threads. A tag names a record, an epoch the producer.
@@ -94,8 +96,8 @@ pub enum Report {
     Probed {
         /// Which one. It may come late, from a producer that is gone.
         question: u64,
-        /// What is wrong, if anything is.
-        answer: Result<(), String>,
+        /// What is wrong, if anything is; else what would explain it if nothing is acknowledged.
+        answer: Result<Option<String>, String>,
     },
 }
 

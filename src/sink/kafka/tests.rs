@@ -151,6 +151,12 @@ impl Bench {
         self.reports.post(Report::Failed { epoch, tag, failure });
     }
 
+    /// The cluster answers, and knows of nothing that is wrong but perhaps this.
+    fn answered_well(&self, question: u64, doubt: Option<&str>) {
+        let answer = Ok(doubt.map(str::to_owned));
+        self.reports.post(Report::Probed { question, answer });
+    }
+
     /// The cluster does not answer well.
     fn answered(&self, question: u64, wrong: &str) {
         self.reports.post(Report::Probed { question, answer: Err(wrong.to_owned()) });
@@ -301,7 +307,7 @@ fn records_that_never_come_back_are_not_waited_for_without_end() {
     bench.settle();
     assert_eq!(
         bench.calls(),
-        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 1)]
+        [Call::Connect(Flow, 1), Call::Send(Flow, 1, 0), Call::Send(Flow, 1, 1), Call::Probe(1)]
     );
 }
 
@@ -372,7 +378,7 @@ fn ka_11_what_former_secrets_led_to_is_no_trouble_of_the_new_ones() {
     bench.settle();
     assert!(bench.calls().contains(&Call::Probe(1)));
     bench.sink.renew(&secrets());
-    bench.failed(0, 0, transient());
+    bench.failed(0, 0, Failure::GivenBack);
     bench.answered(1, "timed out");
     bench.settle();
     assert_eq!(bench.calls().last(), Some(&Call::Send(Flow, 1, 0)));
@@ -417,6 +423,92 @@ fn a_complaint_is_told_only_if_nothing_is_acknowledged_after_it() {
     bench.settle();
     assert_eq!(bench.sink.health().state, State::Down);
     assert_eq!(bench.sink.health().reason.as_deref(), Some("one broker is down"));
+}
+
+#[test]
+fn ka_30_what_a_producer_ended_with_is_the_reason_while_nothing_is_acknowledged() {
+    let mut bench = bench();
+    bench.publish(2);
+    for (epoch, failure) in [(0, "unsupported compression"), (1, "something else")] {
+        bench.failed(epoch, 0, Failure::Transient(failure.to_owned()));
+        bench.failed(epoch, 1, Failure::GivenBack);
+        bench.settle();
+        bench.pass(STALLED);
+        bench.settle();
+    }
+    assert_eq!(bench.sink.health().state, State::Degraded);
+    bench.answered_well(1, None);
+    bench.settle();
+    let health = bench.sink.health();
+    let told = "the cluster answers, but acknowledges nothing: unsupported compression";
+    assert_eq!((health.state, health.reason.as_deref()), (State::Down, Some(told)));
+    bench.delivered(0);
+    bench.failed(2, 1, Failure::GivenBack);
+    bench.settle();
+    let health = bench.sink.health();
+    assert_eq!((health.state, health.reason), (State::Degraded, None), "it caused nothing");
+}
+
+#[test]
+fn ka_06_what_the_cluster_has_too_few_of_is_the_reason_while_nothing_is_acknowledged() {
+    let mut bench = bench();
+    let few = Some("partition 0 has 1 of 3 replicas in sync");
+    bench.publish(1);
+    bench.reports.post(Report::Trouble { epoch: 0, reason: "one broker is down".to_owned() });
+    bench.settle();
+    bench.pass(Duration::from_secs(2));
+    bench.settle();
+    bench.answered_well(1, few);
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Degraded, "it is not for long");
+    bench.pass(STALLED);
+    bench.settle();
+    bench.answered_well(2, few);
+    bench.settle();
+    let health = bench.sink.health();
+    let told = "the cluster answers, but acknowledges nothing: \
+                partition 0 has 1 of 3 replicas in sync";
+    assert_eq!((health.state, health.reason.as_deref()), (State::Down, Some(told)));
+}
+
+#[test]
+fn the_cause_of_an_outage_is_told_and_stays_until_there_is_another_one() {
+    let mut bench = bench();
+    bench.publish(1);
+    let mut asked = |complaints: &[&str], answer: Result<Option<String>, String>| {
+        for reason in complaints {
+            bench.reports.post(Report::Trouble { epoch: 0, reason: (*reason).to_owned() });
+        }
+        bench.settle();
+        bench.pass(STALLED);
+        bench.settle();
+        let Some(Call::Probe(question)) = bench.calls().pop() else { panic!("no question") };
+        bench.reports.post(Report::Probed { question, answer });
+        bench.settle();
+        bench.sink.health().reason.expect("a reason")
+    };
+    let silent = || Err("transport failure".to_owned());
+    assert_eq!(asked(&["1/1 brokers are down", "refused", "again"], silent()), "refused");
+    assert_eq!(asked(&[], silent()), "refused");
+    assert_eq!(asked(&["timed out"], silent()), "timed out");
+    let missing = "topic t does not exist";
+    assert_eq!(asked(&[], Err(missing.to_owned())), missing);
+    assert_eq!(asked(&[], silent()), "transport failure");
+}
+
+#[test]
+fn a_record_that_is_out_alone_without_an_answer_is_asked_about_too() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.failed(0, 0, too_large());
+    bench.settle();
+    assert_eq!(bench.calls().last(), Some(&Call::Send(Alone, 1, 0)));
+    bench.pass(STALLED);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Probe(1)]);
+    bench.answered(1, "timed out");
+    bench.settle();
+    assert_eq!(bench.sink.health().state, State::Down);
 }
 
 #[test]

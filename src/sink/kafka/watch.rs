@@ -15,6 +15,10 @@ use crate::platform::clock::Clock;
 pub(super) const STALLED: Duration = Duration::from_secs(5);
 /// How long a complaint may pass without anything being acknowledged.
 const RUMOUR: Duration = Duration::from_secs(2);
+/// What is known where nobody says anything.
+const SILENT: &str = "the cluster answers, but acknowledges nothing";
+/// How librdkafka's complaint ends that says least.
+const ALL_DOWN: &str = "brokers are down";
 /// How often a change of trouble is told.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -34,10 +38,22 @@ pub(super) struct Watch {
 
 struct Trouble {
     reason: String,
+    source: Source,
     since: Instant,
     since_ms: i64,
     /// When the log was told.
     told: Instant,
+}
+
+/// What a reason is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Nobody answers.
+    Connection,
+    /// The cluster does not have what is needed.
+    Topic,
+    /// The cluster answers, and that is all.
+    Silence,
 }
 
 impl Watch {
@@ -72,10 +88,13 @@ impl Watch {
         self.outdated = self.questions;
     }
 
-    /// librdkafka complained.
+    /// librdkafka complained. Its first word counts, unless that is the one without a cause.
     pub(super) fn rumour(&mut self, reason: String) {
         let now = self.clock.now();
-        self.rumour.get_or_insert((now, reason));
+        let (_, known) = self.rumour.get_or_insert_with(|| (now, reason.clone()));
+        if known.ends_with(ALL_DOWN) {
+            *known = reason;
+        }
     }
 
     /// When to ask the cluster. `waiting`: there are records without an answer.
@@ -97,23 +116,30 @@ impl Watch {
     }
 
     /// The cluster's answer. It takes seconds where nobody answers, so it may tell of a past.
-    pub(super) fn probed(&mut self, question: u64, answer: Result<(), String>, waiting: bool) {
+    pub(super) fn probed(
+        &mut self,
+        question: u64,
+        answer: Result<Option<String>, String>,
+        waiting: bool,
+    ) {
         if question <= self.outdated {
             return;
         }
         match answer {
             // What the cluster says of the topic is the better reason, of a connection what
             // librdkafka said about it first.
-            Err(reason) if reason.starts_with("topic ") => self.tell(reason),
+            Err(reason) if reason.starts_with("topic ") => self.tell(reason, Source::Topic),
             Err(reason) => {
-                let rumour = self.rumour.take().map(|(_, rumour)| rumour);
-                self.tell(rumour.unwrap_or(reason));
+                let said = self.take_rumour();
+                self.tell_or_keep(Source::Connection, said, reason);
             }
-            Ok(()) if !waiting => self.recovered(),
-            Ok(()) if self.clock.now() >= self.last_progress + STALLED => {
-                self.tell("the cluster answers, but acknowledges nothing".to_owned());
+            Ok(_) if !waiting => self.recovered(),
+            Ok(doubt) if self.clock.now() >= self.last_progress + STALLED => {
+                let said = doubt.or_else(|| self.take_rumour());
+                let said = said.map(|why| format!("{SILENT}: {why}"));
+                self.tell_or_keep(Source::Silence, said, SILENT.to_owned());
             }
-            Ok(()) => {}
+            Ok(_) => {}
         }
     }
 
@@ -127,8 +153,19 @@ impl Watch {
         self.rumour.as_ref().map(|(_, reason)| reason.as_str())
     }
 
+    fn take_rumour(&mut self) -> Option<String> {
+        self.rumour.take().map(|(_, reason)| reason)
+    }
+
+    /// Tells what was said since, or else what was told before for as long as it is the same trouble.
+    fn tell_or_keep(&mut self, source: Source, said: Option<String>, plain: String) {
+        let told = self.trouble.as_ref().filter(|trouble| trouble.source == source);
+        let known = said.or_else(|| told.map(|trouble| trouble.reason.clone()));
+        self.tell(known.unwrap_or(plain), source);
+    }
+
     /// Tells what is wrong when it begins, and at most once a minute when it is something else.
-    fn tell(&mut self, reason: String) {
+    fn tell(&mut self, reason: String, source: Source) {
         let now = self.clock.now();
         let (since, since_ms, told) = match &self.trouble {
             Some(trouble) => (trouble.since, trouble.since_ms, Some(trouble)),
@@ -142,7 +179,7 @@ impl Watch {
                 now
             }
         };
-        self.trouble = Some(Trouble { reason, since, since_ms, told });
+        self.trouble = Some(Trouble { reason, source, since, since_ms, told });
     }
 
     fn recovered(&mut self) {

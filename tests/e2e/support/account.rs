@@ -1,13 +1,13 @@
 //! Where every byte went and what a daemon takes: the ledger adds up, and all that was taken is given back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::consumer::Topic;
+use super::consumer::{Topic, assert_first_deliveries_in_order};
 use super::daemon::{Bridge, Daemon};
 use super::{PATIENCE, poll, wait_for};
 
@@ -151,4 +151,37 @@ pub fn expect_accounted(
     base.expect_back(&daemon);
     assert_eq!(topic.read_all().len(), records.len(), "repeated after a restart");
     assert_eq!(daemon.stop(), 0);
+}
+
+/// Waits until all that is in the input is settled, and asserts that events 0 to `count` are in the topic,
+/// the first deliveries in order, and none again that did not go through another producer; that each is once
+/// in the ledger and none in the rejects, and that nothing is wrong any more. For one life of the daemon.
+#[track_caller]
+pub fn expect_all_delivered(bridge: &Bridge, bootstrap: &str, topic: &str, count: u64) {
+    bridge.wait_until_settled();
+    let mut consumer = Topic::open(bootstrap, topic);
+    let numbers = consumer.wait_for_events(count as usize);
+    let delivered: BTreeSet<u64> = numbers.iter().copied().collect();
+    assert_eq!(delivered, (0..count).collect());
+    assert_first_deliveries_in_order(&consumer.records);
+    expect_nothing_wrong(bridge, count);
+    let repeated = numbers.len() as u64 - count;
+    let retries = bridge.status()["sink"]["retries"].as_u64().expect("a number");
+    println!("{count} events, {repeated} came again of {retries} that went again");
+    assert!(repeated <= retries, "{repeated} came again, and {retries} went again");
+}
+
+/// Asserts that `count` lines are delivered and none put aside, and that soon nothing is wrong any more.
+#[track_caller]
+pub fn expect_nothing_wrong(bridge: &Bridge, count: u64) {
+    let size = fs::metadata(bridge.input()).expect("the input").len();
+    let ledger = expect_ledger_adds_up(bridge, size, 0);
+    let lines = &ledger["lines"];
+    assert_eq!((&lines["delivered"], &lines["rejected"]), (&count.into(), &0.into()), "{lines}");
+    assert!(bridge.rejects().is_empty());
+    // librdkafka may complain of what is over.
+    wait_for("the sink to be up", || {
+        let sink = bridge.status()["sink"].clone();
+        (sink["state"] == "up" && sink["reason"].is_null()).then_some(())
+    });
 }

@@ -15,6 +15,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A record as it came back.
 #[derive(Clone, Debug)]
 pub struct Received {
+    pub partition: i32,
     pub key: Vec<u8>,
     pub payload: Vec<u8>,
     pub headers: Vec<(String, Vec<u8>)>,
@@ -101,6 +102,7 @@ impl Topic {
                 .collect()
         });
         self.records.push(Received {
+            partition: message.partition(),
             key: message.key().unwrap_or_default().to_vec(),
             payload: message.payload().unwrap_or_default().to_vec(),
             headers,

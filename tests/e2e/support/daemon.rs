@@ -131,6 +131,18 @@ impl Bridge {
         })
     }
 
+    /// Waits until the sink is down and says why with these words; gives the whole reason.
+    #[track_caller]
+    pub fn wait_until_down(&self, words: &str) -> String {
+        let mut sink = Value::Null;
+        let reason = poll(PATIENCE, || {
+            sink = self.status()["sink"].clone();
+            let reason = sink["reason"].as_str().filter(|_| sink["state"] == "down")?;
+            reason.contains(words).then(|| reason.to_owned())
+        });
+        reason.unwrap_or_else(|| panic!("not down with {words:?}: {sink}"))
+    }
+
     /// Where Socket.IO clients can connect.
     pub fn address(&self) -> String {
         wait_for("the port", || self.status()["listen"]["socketio"].as_str().map(str::to_owned))
@@ -148,6 +160,15 @@ impl Bridge {
         let size = std::fs::metadata(self.input()).expect("the input").len();
         wait_for(&format!("the position to reach {size}"), || {
             (self.checkpoint()["offset"].as_u64() == Some(size)).then_some(())
+        });
+    }
+
+    /// Waits until all that is in the input now is settled, whatever is appended meanwhile.
+    #[track_caller]
+    pub fn wait_until_past_all_of_now(&self) {
+        let size = std::fs::metadata(self.input()).expect("the input").len();
+        wait_for(&format!("the position to pass {size}"), || {
+            (self.checkpoint()["offset"].as_u64() >= Some(size)).then_some(())
         });
     }
 

@@ -9,6 +9,8 @@ pub mod disk;
 pub mod events;
 pub mod host;
 pub mod http;
+pub mod load;
+pub mod network;
 pub mod relay;
 pub mod socketio;
 
