@@ -182,6 +182,21 @@ fn ka_28_empty_and_huge_keys_and_odd_times_are_delivered_or_put_aside_and_hold_n
     assert_eq!(daemon.stop(), 0);
 }
 
+#[test]
+fn ka_28_events_older_than_the_topic_takes_carry_the_time_of_sending_and_none_is_rejected() {
+    const COUNT: u64 = 3_000;
+    let broker = Broker::shared();
+    let topic = Broker::unused_topic();
+    broker.create_topic(&topic, 1, &[("message.timestamp.before.max.ms", "3600000")]);
+    let bridge = Bridge::to_kafka(&broker.bootstrap, &topic);
+    // The events are of January 2026.
+    bridge.append().events(0..COUNT);
+    let daemon = bridge.start();
+    expect_all_delivered(&bridge, &broker.bootstrap, &topic, COUNT);
+    let told = daemon.log_after_stop().matches("the topic takes no events that old").count();
+    assert_eq!(told, 1);
+}
+
 /// A disk of so many bytes at a directory, mounted for the tests alone. Unmounted when dropped.
 struct SmallDisk(PathBuf);
 

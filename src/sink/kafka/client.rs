@@ -268,9 +268,8 @@ fn failure(error: &KafkaError) -> Option<Failure> {
     match code {
         RDKafkaErrorCode::QueueFull => None,
         RDKafkaErrorCode::MessageSizeTooLarge => refused(Reason::TooLarge),
-        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => {
-            refused(Reason::Refused)
-        }
+        RDKafkaErrorCode::InvalidRecord => refused(Reason::Refused),
+        RDKafkaErrorCode::InvalidTimestamp => Some(Failure::BadTime(code.to_string())),
         RDKafkaErrorCode::PurgeQueue
         | RDKafkaErrorCode::PurgeInflight
         | RDKafkaErrorCode::Fatal => Some(Failure::GivenBack),

@@ -10,11 +10,13 @@
 //! `client` sends through librdkafka, `inspect` looks around with it; this file holds the order and
 //! can be tested without it.
 
+mod batch;
 mod client;
 mod inspect;
 mod producer;
 mod renew;
 mod settings;
+mod time;
 mod watch;
 
 use std::collections::VecDeque;
@@ -28,6 +30,8 @@ pub use self::inspect::inspect;
 pub use self::producer::{Connect, Failure, Producer, Purpose, Report, Reports, SendError};
 pub use self::settings::{Settings, SettingsError, Timestamp};
 
+use self::batch::BatchSize;
+use self::time::leave_out_refused;
 use self::watch::Watch;
 use super::{Health, Message, Secrets, Sink, State};
 use crate::domain::acks::RecordId;
@@ -62,6 +66,8 @@ pub struct KafkaSink {
     /// The smallest size that was refused as too large: such records go alone at once.
     refused_size: Option<usize>,
     batch: BatchSize,
+    /// Events of this time and before are sent without it: the broker takes none that old.
+    refused_ms: i64,
     /// Set while the records of a batch that was too large go alone.
     isolation: Option<Isolation>,
     unhurried: bool,
@@ -77,6 +83,8 @@ struct Slot {
     state: SlotState,
     /// It was in a batch that can't be accepted.
     suspect: bool,
+    /// The event's time, where the broker refused it: it goes with the time of sending.
+    refused_ms: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +104,6 @@ enum Phase {
     Broken { since: Instant, not_before: Instant },
 }
 
-/// How large batches may be.
-struct BatchSize {
-    configured: Option<usize>,
-    /// Smaller than configured: the topic took the records of a batch, but not the batch.
-    learned: Option<usize>,
-}
-
 /// What going alone has shown so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Isolation {
@@ -110,20 +111,6 @@ enum Isolation {
     AllPassed,
     /// A record was refused by itself.
     FoundPoison,
-}
-
-impl BatchSize {
-    /// librdkafka's default, for want of a setting.
-    const DEFAULT: usize = 1_000_000;
-    const LEAST: usize = 512;
-
-    /// Half as much from now on.
-    fn halve(&mut self) -> usize {
-        let present = self.learned.or(self.configured).unwrap_or(Self::DEFAULT);
-        let half = (present / 2).max(Self::LEAST);
-        self.learned = Some(half);
-        half
-    }
 }
 
 impl KafkaSink {
@@ -154,6 +141,7 @@ impl KafkaSink {
             phase: Phase::Flowing,
             refused_size: None,
             batch: BatchSize { configured: batch_bytes, learned: None },
+            refused_ms: i64::MIN,
             isolation: None,
             unhurried: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
@@ -219,6 +207,7 @@ impl KafkaSink {
             self.flow.insert(flow)
         };
         let slot = &mut self.queue[index];
+        leave_out_refused(&mut slot.message, self.refused_ms);
         flow.send(tag, &slot.message)?;
         slot.state = SlotState::Sent { epoch };
         self.sent += 1;
@@ -253,7 +242,7 @@ impl KafkaSink {
 
     fn on_send_failed(&mut self, failure: Failure) {
         match failure {
-            Failure::Unacceptable(_) => {
+            Failure::Unacceptable(_) | Failure::BadTime(_) => {
                 let tag = self.next;
                 if let Some(slot) = self.slot_mut(tag) {
                     slot.suspect = true;
@@ -283,6 +272,7 @@ impl KafkaSink {
         self.backoff.reset();
         if self.phase == (Phase::Alone { tag }) {
             self.phase = Phase::Flowing;
+            self.on_time_accepted(tag);
             let size = self.slot(tag).map_or(0, |slot| slot.message.payload().len());
             if self.refused_size.is_some_and(|refused| size >= refused) {
                 // It compresses better than the one that was refused: the size alone says nothing.
@@ -316,17 +306,15 @@ impl KafkaSink {
                 self.phase = Phase::Flowing;
                 self.done(tag, Outcome::Refused(rejection), outcomes);
             }
-            Failure::Unacceptable(rejection) => {
+            Failure::BadTime(why) if alone => self.on_time_refused(tag, &why),
+            Failure::Unacceptable(_) | Failure::BadTime(_) => {
                 slot.suspect = true;
                 slot.state = SlotState::Waiting;
                 self.sent -= 1;
-                if rejection.reason == Reason::TooLarge {
+                if matches!(&failure, Failure::Unacceptable(it) if it.reason == Reason::TooLarge) {
                     self.isolation.get_or_insert(Isolation::AllPassed);
                 }
-                debug!(
-                    reason = rejection.reason.as_str(),
-                    "a batch was refused: its records go one at a time"
-                );
+                debug!(?failure, "a batch was refused: its records go one at a time");
                 self.break_down("a batch was refused");
                 self.rebuild_soon();
             }
@@ -435,7 +423,13 @@ impl Sink for KafkaSink {
         if self.queue.is_empty() {
             self.watch.progress();
         }
-        self.queue.push_back(Slot { id, message, state: SlotState::Waiting, suspect: false });
+        self.queue.push_back(Slot {
+            id,
+            message,
+            state: SlotState::Waiting,
+            suspect: false,
+            refused_ms: None,
+        });
         self.pump();
     }
 

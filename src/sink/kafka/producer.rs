@@ -55,6 +55,8 @@ pub enum Failure {
     /// The batch that it was in can't be accepted; whether it was this record, only trying it
     /// alone can tell.
     Unacceptable(Rejection),
+    /// The broker does not accept the time that a record of the batch carries.
+    BadTime(String),
     /// Anything that may heal.
     Transient(String),
     /// It went down with its producer, and is the cause of nothing.

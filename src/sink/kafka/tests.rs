@@ -19,6 +19,8 @@ enum Call {
     Batch(usize),
     Connect(Purpose, u32),
     Send(Purpose, u32, u64),
+    /// The same, without the event's time.
+    SendNow(Purpose, u32, u64),
     Nudge,
     Purge(u32),
     Probe(u64),
@@ -59,11 +61,15 @@ impl Connect for FakeConnect {
 }
 
 impl Producer for FakeProducer {
-    fn send(&self, tag: u64, _: &Message) -> Result<(), SendError> {
+    fn send(&self, tag: u64, message: &Message) -> Result<(), SendError> {
         if self.full.load(Ordering::Relaxed) {
             return Err(SendError::QueueFull);
         }
-        let _ = self.calls.send(Call::Send(self.purpose, self.epoch, tag));
+        let (purpose, epoch) = (self.purpose, self.epoch);
+        let _ = self.calls.send(match message.event_time_ms {
+            0 => Call::SendNow(purpose, epoch, tag),
+            _ => Call::Send(purpose, epoch, tag),
+        });
         Ok(())
     }
 
@@ -239,6 +245,60 @@ fn ka_08_the_records_of_a_refused_batch_go_alone_and_only_the_guilty_one_is_refu
     bench.settle();
     assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::Send(Flow, 1, 3)]);
     assert_eq!(bench.settled(), [(0, "delivered"), (1, "delivered"), (2, "too_large")]);
+}
+
+fn bad_time() -> Failure {
+    Failure::BadTime("invalid timestamp".to_owned())
+}
+
+#[test]
+fn ka_28_an_event_whose_time_is_refused_goes_with_that_of_sending_and_so_do_others_as_old() {
+    let mut bench = bench();
+    bench.publish(2);
+    bench.calls();
+    bench.failed(0, 0, bad_time());
+    bench.failed(0, 1, Failure::GivenBack);
+    bench.settle();
+    assert_eq!(
+        bench.calls(),
+        [Call::Purge(0), Call::Connect(Alone, 1), Call::Send(Alone, 1, 0)],
+        "it may have been another one's in the batch"
+    );
+    bench.failed(1, 0, bad_time());
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::SendNow(Alone, 1, 0)]);
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::Connect(Flow, 1), Call::SendNow(Flow, 1, 1)]);
+    assert_eq!(bench.settled(), [(0, "delivered")]);
+}
+
+#[test]
+fn ka_28_where_no_time_is_accepted_the_event_waits_for_the_clocks_and_is_told() {
+    let mut bench = bench();
+    bench.publish(1);
+    bench.calls();
+    bench.failed(0, 0, bad_time());
+    bench.settle();
+    bench.failed(1, 0, bad_time());
+    bench.settle();
+    bench.failed(1, 0, bad_time());
+    bench.settle();
+    assert_eq!(bench.calls()[3..], [Call::SendNow(Alone, 1, 0)]);
+    bench.pass(STALLED);
+    bench.settle();
+    // Once the clocks are right, its own time will do.
+    assert!(bench.calls().contains(&Call::Send(Alone, 2, 0)));
+    bench.answered_well(1, None);
+    bench.settle();
+    let health = bench.sink.health();
+    assert_eq!(health.state, State::Down);
+    assert!(health.reason.as_deref().unwrap_or_default().contains("the time of this machine"));
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.settled(), [(0, "delivered")]);
+    bench.publish(1);
+    assert!(bench.calls().contains(&Call::Send(Flow, 2, 1)));
 }
 
 #[test]

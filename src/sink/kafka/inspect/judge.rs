@@ -302,7 +302,7 @@ impl Judge<'_> {
         for name in oldest {
             if let Some(oldest) = number(name).filter(|oldest| by_event && *oldest < i64::MAX) {
                 let text = format!(
-                    "refuses events older than {} ({name}): they would end up in the rejects",
+                    "takes no event times older than {} ({name}): such events would carry the time of sending",
                     duration(oldest)
                 );
                 self.setting(Level::Warning, &text, &format!("{name}={}", i64::MAX));
