@@ -64,6 +64,10 @@ package-cc -shared -nostdlib -O1 -Wl,-soname,libsystemd.so.0 \
   -Wl,--version-script,packaging/package/libsystemd.map \
   -o "$work/libsystemd.so" packaging/package/libsystemd.c
 
+# OpenSSL notes when it was built, and each crate with C in it is built again when this changes. So it is none of a
+# commit's, and stays as it is: from one commit to the next only what changed is built.
+export SOURCE_DATE_EPOCH=1795726207
+
 remap="--remap-path-prefix=$PWD=/usr/src/openalgo-bridge --remap-path-prefix=$home=/usr/src/cargo"
 
 # The names with the target are OpenSSL's and zlib's: left out, cargo-zigbuild would name programs in a cache of its own.
