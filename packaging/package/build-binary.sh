@@ -22,6 +22,10 @@ work=$PWD/target/package/$cpu
 # cargo-zigbuild finds zig as a program of that environment, or as its Python's module.
 export PATH=$work/bin:$tools/python/bin:$tools/bin:$PATH
 mkdir -p "$work/bin"
+# Otherwise it starts three Pythons for each file of C, to ask zig for its version and to run it.
+CARGO_ZIGBUILD_ZIG_COMMAND=$("$tools/python/bin/python" -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')
+CARGO_ZIGBUILD_ZIG_VERSION=$("$CARGO_ZIGBUILD_ZIG_COMMAND" version)
+export CARGO_ZIGBUILD_ZIG_COMMAND CARGO_ZIGBUILD_ZIG_VERSION
 
 # Rust's own library for the other processor. Without rustup it has to be there already.
 libraries=$(rustc --print target-libdir --target "$target")
