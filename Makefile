@@ -63,10 +63,15 @@ package: ## a .deb and an .rpm in dist/; ARCH="amd64 arm64" makes both
 	@packaging/dev/install-tools.sh package
 	$(AS_USER) packaging/package/package.sh $(ARCH)
 
-package-test: package ## installs the .deb in Debian 12 and 11 with systemd, upgrades, removes and purges it; as root
+package-test: package ## installs the .deb in Debian 12 and 11 with systemd, upgrades, removes and purges it; as root; ARCH as above
 	@packaging/package/try.sh
 	@RELEASE=bullseye packaging/dev/systemd-root.sh make
 	@RELEASE=bullseye packaging/package/try.sh
+ifneq ($(filter arm64,$(ARCH)),)
+	@packaging/dev/install-tools.sh arm64
+	@packaging/package/try-arm64.sh
+	@RELEASE=bullseye packaging/package/try-arm64.sh
+endif
 
 package-twice: ## builds the packages of the last commit in two directories, and compares every byte
 	@packaging/dev/install-tools.sh package

@@ -5,6 +5,7 @@
 #
 #   install-tools.sh [build|kafka|all]   all, if nothing is said; each holds the one before
 #   install-tools.sh package             what making and trying the packages needs, and that of build
+#   install-tools.sh arm64               what trying those for arm64 needs, and that of package
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -46,6 +47,10 @@ PACKAGE_COMMANDS=(
   debootstrap:debootstrap              # a Debian with systemd, to install them in
   setpriv:util-linux mount:mount       # boots it
 )
+ARM64_COMMANDS=(
+  qemu-aarch64-static:qemu-user-static # runs its programs
+  ip:iproute2                          # a network for them
+)
 # What has no command to look for: headers, and the certificates that downloads need.
 PACKAGES=(libssl-dev zlib1g-dev libsystemd-dev ca-certificates)
 
@@ -55,8 +60,12 @@ case $scope in
   kafka) COMMANDS+=("${KAFKA_COMMANDS[@]}") ;;
   all) COMMANDS+=("${KAFKA_COMMANDS[@]}" "${TEST_COMMANDS[@]}") ;;
   package) COMMANDS+=("${PACKAGE_COMMANDS[@]}") ;;
+  arm64)
+    COMMANDS+=("${PACKAGE_COMMANDS[@]}" "${ARM64_COMMANDS[@]}")
+    scope=package # beyond commands, the same
+    ;;
   *)
-    echo "install-tools: build, kafka, all or package, not '$scope'" >&2
+    echo "install-tools: build, kafka, all, package or arm64, not '$scope'" >&2
     exit 64
     ;;
 esac
@@ -233,7 +242,7 @@ systemd_ready || install_systemd
 # Through sudo, what was made in the user's work tree stays the user's.
 if ((EUID == 0)) && [[ -n ${SUDO_UID:-} ]]; then
   # But for the roots of machines, in which it matters whose each file is.
-  find .tools -mindepth 1 -maxdepth 1 ! -name 'systemd-root*' -exec chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" {} +
+  find .tools -mindepth 1 -maxdepth 1 ! -name '*-root*' -exec chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" {} +
   chown "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .tools
 fi
 say "done"

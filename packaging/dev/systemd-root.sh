@@ -6,6 +6,7 @@
 #   systemd-root.sh made             whether it is there, and of the present recipe
 #   systemd-root.sh boot DIR         boots a copy of it; it is off when standard input ends
 #   systemd-root.sh run DIR CMD...   runs a command in it
+#   systemd-root.sh debootstrap DIR OPTION...   a Debian in DIR/root, with what it said in DIR/log, from that archive
 #
 # RELEASE=bullseye in the environment: that of Debian 11, in .tools/systemd-root-bullseye.
 #
@@ -34,20 +35,25 @@ die() {
 
 is_made() { [[ $(cat "$base/stamp" 2>/dev/null) == "$STAMP" ]]; }
 
-make_root() {
-  local new=$base.new archive proxy
-  ! is_made || return 0
+bootstrap() {
+  local dir=$1 archive proxy
   # If apt knows of no archive of that release, debootstrap knows one.
   # shellcheck disable=SC2016 # these are apt's variables
   archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
     "Codename: $release" 'Component: main' | head -n 1)
   proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
-  rm -rf --one-file-system "$new" && mkdir -p "$new"
-  env ${proxy:+http_proxy="$proxy"} debootstrap --variant=minbase --include="$PACKAGES" "$release" \
-    "$new/root" ${archive:+"$archive"} &>"$new/log" || {
-    tail -n 20 "$new/log" >&2
+  rm -rf --one-file-system "$dir" && mkdir -p "$dir"
+  env ${proxy:+http_proxy="$proxy"} debootstrap --variant=minbase "${@:2}" "$release" \
+    "$dir/root" ${archive:+"$archive"} &>"$dir/log" || {
+    tail -n 20 "$dir/log" >&2
     die "debootstrap fails"
   }
+}
+
+make_root() {
+  local new=$base.new
+  ! is_made || return 0
+  bootstrap "$new" --include="$PACKAGES"
   rm -rf "$new"/root/var/cache/apt/* "$new"/root/var/lib/apt/lists/* "$new/root/etc/apt/sources.list"
   # Each machine that is booted from it is another one.
   : >"$new/root/etc/machine-id"
@@ -131,6 +137,7 @@ command=${1:-}
 case $command in
   make) make_root ;;
   made) is_made ;;
+  debootstrap) (($# > 0)) && bootstrap "$@" ;;
   boot) (($# == 1)) && boot "$(realpath "$1")" ;;
   enter) enter "$@" ;;
   init) init "$@" ;;

@@ -22,6 +22,10 @@ work=$PWD/target/package/$cpu
 # cargo-zigbuild finds zig as a program of that environment, or as its Python's module.
 export PATH=$work/bin:$tools/python/bin:$tools/bin:$PATH
 mkdir -p "$work/bin"
+# Otherwise it starts three Pythons for each file of C, to ask zig for its version and to run it.
+CARGO_ZIGBUILD_ZIG_COMMAND=$("$tools/python/bin/python" -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')
+CARGO_ZIGBUILD_ZIG_VERSION=$("$CARGO_ZIGBUILD_ZIG_COMMAND" version)
+export CARGO_ZIGBUILD_ZIG_COMMAND CARGO_ZIGBUILD_ZIG_VERSION
 
 # Rust's own library for the other processor. Without rustup it has to be there already.
 libraries=$(rustc --print target-libdir --target "$target")
@@ -63,6 +67,10 @@ tool ranlib ranlib
 package-cc -shared -nostdlib -O1 -Wl,-soname,libsystemd.so.0 \
   -Wl,--version-script,packaging/package/libsystemd.map \
   -o "$work/libsystemd.so" packaging/package/libsystemd.c
+
+# OpenSSL notes when it was built, and each crate with C in it is built again when this changes. So it is none of a
+# commit's, and stays as it is: from one commit to the next only what changed is built.
+export SOURCE_DATE_EPOCH=1795726207
 
 remap="--remap-path-prefix=$PWD=/usr/src/openalgo-bridge --remap-path-prefix=$home=/usr/src/cargo"
 

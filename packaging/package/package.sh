@@ -4,7 +4,8 @@
 #
 #   package.sh [amd64|arm64]...   amd64, if nothing is said
 #
-# From the same binary come the same bytes: every time in them is that of the last commit.
+# From the same binary come the same bytes: every time in them is that of the last commit. The one in the binary is
+# build-binary.sh's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

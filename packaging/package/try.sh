@@ -123,7 +123,8 @@ end_load() {
   run touch /run/enough
   wait "$load"
 }
-written() { sh_ "wc -l <$events"; }
+# Without the line of the probe, which is filtered.
+written() { sh_ "grep -c '\"order_event\"' $events"; }
 # What the ids of its events begin with.
 generation() {
   run openalgo-bridge status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["input"]["generation"])'
@@ -320,6 +321,7 @@ END
 }
 
 [[ $EUID -eq 0 ]] || die "booting a machine needs root"
+[[ -e $deb && -e $rpm ]] || die "there are no packages for amd64 in dist/: make package"
 trap finish EXIT
 boot
 add_programs

@@ -7,6 +7,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 packaging/package/tools.sh
+# Somebody may commit while the first one is built.
+commit=$(git rev-parse HEAD)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -14,7 +16,8 @@ trap 'rm -rf "$work"' EXIT
 places=("$work/one" "$work/and/in/quite/another/directory/two")
 for place in "${places[@]}"; do
   mkdir -p "$place"
-  git clone --quiet . "$place/tree"
+  git clone --quiet --no-checkout . "$place/tree"
+  git -C "$place/tree" checkout --quiet --detach "$commit"
   mkdir "$place/tree/.tools"
   ln -s "$PWD/.tools/package" "$place/tree/.tools/package"
   echo "twice: in $place" >&2
@@ -29,4 +32,4 @@ diff -r "${places[0]}/dist" "${places[1]}/dist" || {
   echo "twice: two builds of one commit differ" >&2
   exit 1
 }
-echo "twice: both builds give the same bytes"
+echo "twice: both builds of $commit give the same bytes"

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::machine::{ENV_FILE, Machine, NO_BROKER, UNIT};
 use crate::panics;
@@ -20,6 +20,12 @@ use crate::topic::messages;
 const KEEPER: &str = "openalgo-bridge-pipe.service";
 const PIPE: &str = "/var/lib/openalgo-events/order_events.pipe";
 const TOPIC: &str = "orders";
+
+/// How often the daemon is killed: before the sink goes away, while it is away, and afterwards.
+const KILLS: [u32; 3] = [20, 10, 20];
+
+/// How long the sink is away, at least.
+const OUTAGE: Duration = Duration::from_mins(1);
 
 /// Lines of each writer have numbers of their own: this many times its own, and up.
 const NUMBERS: u64 = 1_000_000;
@@ -94,6 +100,38 @@ fn write_a_thousand(machine: &Machine, written: &mut [u64]) {
     thread.join().expect("no writer fails");
 }
 
+/// Kills the daemon as often, each time once systemd has started it again and it is ready.
+#[track_caller]
+fn kill(machine: &Machine, times: u32, killed: &mut u64) {
+    for _ in 0..times {
+        machine.succeed(&["systemctl", "kill", "--signal=SIGKILL", UNIT]);
+        *killed += 1;
+        machine.wait_for_restarts(UNIT, *killed);
+    }
+}
+
+/// The sink is away for a minute in which the daemon is killed again and again, in equal steps.
+fn kill_while_the_sink_is_down(machine: &Machine, broker: &Broker, killed: &mut u64) {
+    broker.stop();
+    let began = Instant::now();
+    let delivered = |machine: &Machine| {
+        let status = wait_for("the outage", || {
+            let status = machine.status();
+            (status["sink"]["state"] == "down").then_some(status)
+        });
+        status["ledger"]["lines"]["delivered"].as_u64().unwrap()
+    };
+    let before = delivered(machine);
+    for step in 1..=KILLS[1] {
+        kill(machine, 1, killed);
+        let until = OUTAGE * step / KILLS[1];
+        wait_for("the step's end", || (began.elapsed() >= until).then_some(()));
+    }
+    // A kill forgets what the last checkpoint had not counted yet.
+    assert!(delivered(machine) <= before, "the sink was not away all the time");
+    broker.start_again();
+}
+
 fn caught_up(machine: &Machine) {
     machine.succeed(&["openalgo-bridge", "status", "--caught-up", "--wait", "60"]);
 }
@@ -148,17 +186,17 @@ fn fi_06_fi_10_killed_stopped_and_not_startable_no_writer_sees_an_error_and_no_l
     // Before the daemon is there for the first time.
     let writers = Writers::start(&machine, &[0; 5]);
     machine.start(UNIT);
-    for restarts in 1..=25 {
-        machine.succeed(&["systemctl", "kill", "--signal=SIGKILL", UNIT]);
-        machine.wait_for_restarts(UNIT, restarts);
-    }
+    let mut killed = 0;
+    kill(&machine, KILLS[0], &mut killed);
+    kill_while_the_sink_is_down(&machine, &broker, &mut killed);
+    kill(&machine, KILLS[2], &mut killed);
     // And by a mistake of ours in the thread that moves its bytes.
     panics::panic_at(&machine, "pipe", &[]);
-    machine.wait_for_restarts(UNIT, 26);
+    machine.wait_for_restarts(UNIT, killed + 1);
     assert_eq!(panics::told(&machine), ["pipe"]);
     let mut written = writers.stop();
     let repeated = expect_all(&machine, &broker, &written);
-    eprintln!("measured: 25 kills: {written:?} lines, {repeated} repeated");
+    eprintln!("measured: {killed} kills: {written:?} lines, {repeated} repeated");
 
     machine.succeed(&["systemctl", "stop", UNIT]);
     write_a_thousand(&machine, &mut written);
