@@ -18,6 +18,7 @@ mod brokers;
 mod check;
 mod cluster;
 mod crash;
+mod demo;
 mod errno;
 mod ext4;
 mod fifo;
