@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::account::{expect_all_delivered, expect_nothing_wrong};
 use crate::support::broker::Broker;
 use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
 use crate::support::daemon::Bridge;
-use crate::support::disk::{as_root, done};
+use crate::support::disk::SmallDisk;
 use crate::support::events::{self, event, padded_event};
 use crate::support::load::Load;
 use crate::support::wait_for;
@@ -195,29 +194,6 @@ fn ka_28_events_older_than_the_topic_takes_carry_the_time_of_sending_and_none_is
     expect_all_delivered(&bridge, &broker.bootstrap, &topic, COUNT);
     let told = daemon.log_after_stop().matches("the topic takes no events that old").count();
     assert_eq!(told, 1);
-}
-
-/// A disk of so many bytes at a directory, mounted for the tests alone. Unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mounted(directory: &Path, size: &str) -> Self {
-        fs::create_dir(directory).unwrap();
-        let options = format!("size={size}");
-        done(as_root("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory));
-        Self(directory.to_owned())
-    }
-
-    fn grow(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        done(as_root("mount").args(["-o", &options]).arg(&self.0));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = as_root("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 #[test]

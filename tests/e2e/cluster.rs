@@ -6,11 +6,11 @@ use crate::support::account::expect_all_delivered;
 use crate::support::broker::Cluster;
 use crate::support::daemon::{Bridge, Daemon};
 use crate::support::load::Load;
-use crate::support::wait_for;
+use crate::support::{or_in_soak, wait_for};
 
 /// How often leaders are killed, and all nodes restarted.
 fn rounds() -> usize {
-    if std::env::var_os("BRIDGE_SOAK").is_some() { 10 } else { 1 }
+    or_in_soak(1, 10)
 }
 
 /// The leader is gone without a word; another one takes over, and it comes back.

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::files::{Setup, lines, setup};
+use crate::support::account::ticks;
 use crate::support::broker::Broker;
 use crate::support::calls::failing_from_the_start;
 use crate::support::consumer::Topic;
 use crate::support::daemon::{Bridge, Daemon};
-use crate::support::disk::{as_root, done};
+use crate::support::disk::{SmallDisk, done};
 use crate::support::events::padded_event;
-use crate::support::wait_for;
+use crate::support::{or_in_soak, wait_for};
 
 /// A pipe at the input's path, and who holds it open while no daemon does, as the keeper unit would.
 pub struct Pipe {
@@ -82,7 +83,6 @@ fn fi_01_fi_02_fi_03_writers_come_and_go_and_a_line_torn_between_two_costs_one_r
     wait_until_following(&daemon);
     assert_eq!(setup.bridge.status()["input"]["kind"], "fifo");
     assert_eq!(setup.bridge.status()["input"]["path"], pipe.path.to_str().unwrap());
-    let cpu = || fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
     for number in 0..1000 {
         pipe.write(&lines([number]));
     }
@@ -95,13 +95,9 @@ fn fi_01_fi_02_fi_03_writers_come_and_go_and_a_line_torn_between_two_costs_one_r
     assert_eq!(rejects.len(), 1, "{rejects:?}");
     expect(&setup, &(0..1000).chain([1001]).collect::<Vec<_>>());
     // With nobody writing, nothing turns.
-    let ticks = |stat: &str| -> u64 {
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks(&cpu());
+    let before = ticks(&daemon);
     std::thread::sleep(Duration::from_secs(2));
-    let spent = ticks(&cpu()) - before;
+    let spent = ticks(&daemon) - before;
     assert!(spent <= 20, "{spent} hundredths of a second in two seconds");
     assert_eq!(daemon.stop(), 0);
     let daemon = setup.bridge.start();
@@ -407,7 +403,7 @@ fn fi_05_fi_15_a_full_journal_makes_writers_wait_and_loses_nothing() {
 
 /// How long the sink is away: until everything is full, and with `make soak` a minute.
 fn outage() -> Duration {
-    Duration::from_secs(if std::env::var_os("BRIDGE_SOAK").is_some() { 60 } else { 0 })
+    or_in_soak(Duration::ZERO, Duration::from_mins(1))
 }
 
 #[test]
@@ -718,8 +714,7 @@ fn fi_13_fi_16_lines_without_an_end_and_random_bytes_cost_neither_memory_nor_the
 fn fi_15_a_journal_on_a_full_disk_makes_writers_wait_until_there_is_room() {
     let setup = setup();
     let directory = journal(&setup.bridge);
-    fs::create_dir_all(&directory).unwrap();
-    done(as_root("mount").args(["-t", "tmpfs", "-o", "size=128k", "none"]).arg(&directory));
+    let disk = SmallDisk::mounted(&directory, "128k");
     let filler = directory.join("filler");
     let pipe = Pipe::of(&setup);
     let daemon = setup.bridge.start();
@@ -737,15 +732,14 @@ fn fi_15_a_journal_on_a_full_disk_makes_writers_wait_until_there_is_room() {
     wait_until_caught_up(&setup.bridge);
     expect(&setup, &(0..500).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
-    done(as_root("umount").arg(&directory));
+    disk.unmount();
 }
 
 #[test]
 fn fi_15_a_disk_that_the_journal_itself_fills_is_empty_again_once_the_sink_is_back() {
     let mut setup = setup();
     let (state, kafka) = (setup.bridge.state(), setup.broker.bootstrap.clone());
-    fs::create_dir_all(&state).unwrap();
-    done(as_root("mount").args(["-t", "tmpfs", "-o", "size=512k", "none"]).arg(&state));
+    let disk = SmallDisk::mounted(&state, "512k");
     let pipe = Pipe::of(&setup);
     setup.bridge.set("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9");
     let daemon = setup.bridge.start();
@@ -763,7 +757,7 @@ fn fi_15_a_disk_that_the_journal_itself_fills_is_empty_again_once_the_sink_is_ba
     wait_until_caught_up(&setup.bridge);
     expect(&setup, &(0..20_000).collect::<Vec<_>>());
     assert_eq!(daemon.stop(), 0);
-    done(as_root("umount").arg(&state));
+    disk.unmount();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::support::broker::Broker;
 use crate::support::consumer::{Topic, assert_first_deliveries_in_order};
 use crate::support::daemon::{Bridge, Daemon};
-use crate::support::wait_for;
+use crate::support::{or_in_soak, wait_for};
 
 /// Appends for a while, as fast as a busy app, and gives the number after the last.
 fn append_for(bridge: &Bridge, duration: Duration, from: u64) -> u64 {
@@ -38,7 +38,7 @@ fn settled_memory_kb(daemon: &Daemon) -> u64 {
 
 /// How much longer than the outage of `make test` it takes to see a slow leak.
 fn outage() -> Duration {
-    Duration::from_secs(if std::env::var_os("BRIDGE_SOAK").is_some() { 600 } else { 60 })
+    or_in_soak(Duration::from_mins(1), Duration::from_mins(10))
 }
 
 #[test]

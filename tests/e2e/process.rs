@@ -5,18 +5,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::files::{lines, setup};
+use crate::support::account::ticks;
 use crate::support::consumer::Topic;
-use crate::support::daemon::{Bridge, Daemon};
+use crate::support::daemon::Bridge;
 use crate::support::http::get;
 use crate::support::socketio::Client;
-use crate::support::{free_port, wait_for};
-
-/// Hundredths of a second that it has spent on a processor.
-fn ticks(daemon: &Daemon) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
+use crate::support::{free_port, or_in_soak, wait_for};
 
 fn words(words: &str) -> Vec<String> {
     words.split(' ').map(str::to_owned).collect()
@@ -24,11 +18,7 @@ fn words(words: &str) -> Vec<String> {
 
 /// How long it stands still. Ten minutes before a release: sessions and connections have expired by then.
 fn pause() -> Duration {
-    if std::env::var_os("BRIDGE_SOAK").is_some() {
-        Duration::from_mins(10)
-    } else {
-        Duration::from_secs(3)
-    }
+    or_in_soak(Duration::from_secs(3), Duration::from_mins(10))
 }
 
 #[test]

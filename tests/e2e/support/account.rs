@@ -69,6 +69,13 @@ fn proc(daemon: &Daemon, what: &str) -> String {
     format!("/proc/{}/{what}", daemon.pid())
 }
 
+/// Hundredths of a second that it has spent on a processor.
+pub fn ticks(daemon: &Daemon) -> u64 {
+    let stat = fs::read_to_string(proc(daemon, "stat")).expect("a daemon");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("its name").split(' ').collect();
+    fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+}
+
 /// The files of the input that are open.
 pub fn held(daemon: &Daemon) -> Vec<PathBuf> {
     let open = fs::read_dir(proc(daemon, "fd")).expect("a daemon").flatten();

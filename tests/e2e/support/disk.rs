@@ -1,4 +1,4 @@
-//! A disk of a test's own: a real ext4 in an image, mounted over a loop device.
+//! A disk of a test's own: a real ext4 in an image, mounted over a loop device, or a small one in memory.
 //!
 //! As root, or through a sudo that asks nothing: `make test` installs what it takes.
 
@@ -87,5 +87,36 @@ impl Drop for Disk {
         if self.is_mounted {
             let _ = as_root("umount").arg("--lazy").arg(&self.directory).status();
         }
+    }
+}
+
+/// A disk of so many bytes, in memory. Unmounted when dropped, however the test ends.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounted at a directory, which is made if it is not there.
+    pub fn mounted(directory: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(directory).expect("a directory to mount at");
+        let options = format!("size={size}");
+        done(as_root("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory));
+        Self(directory.to_owned())
+    }
+
+    /// Has it hold more.
+    pub fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        done(as_root("mount").args(["-o", &options]).arg(&self.0));
+    }
+
+    /// Unmounts it, which nobody may hold any more.
+    pub fn unmount(self) {
+        done(as_root("umount").arg(&self.0));
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = as_root("umount").arg("--lazy").arg(&self.0).status();
     }
 }

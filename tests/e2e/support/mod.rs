@@ -48,6 +48,11 @@ pub fn poll<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Opti
     }
 }
 
+/// What `make soak` does for longer than `make test`: `usual` or `long`.
+pub fn or_in_soak<T>(usual: T, long: T) -> T {
+    if std::env::var_os("BRIDGE_SOAK").is_some() { long } else { usual }
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
