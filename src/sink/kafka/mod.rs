@@ -223,6 +223,7 @@ impl KafkaSink {
             Some(alone) => Ok(alone),
             None => self.connect.connect(Purpose::Alone, epoch, None, &self.reports),
         };
+        leave_out_refused(&mut self.queue[0].message, self.refused_ms);
         let sent = alone.map_err(Failure::Transient).and_then(|alone| {
             let sent = alone.send(tag, &self.queue[0].message);
             self.alone = Some(alone);

@@ -274,6 +274,21 @@ fn ka_28_an_event_whose_time_is_refused_goes_with_that_of_sending_and_so_do_othe
 }
 
 #[test]
+fn ka_28_the_others_of_a_batch_whose_times_were_refused_go_without_them_at_once() {
+    let mut bench = bench();
+    bench.publish(2);
+    bench.failed(0, 0, bad_time());
+    bench.failed(0, 1, bad_time());
+    bench.settle();
+    bench.failed(1, 0, bad_time());
+    bench.settle();
+    bench.calls();
+    bench.delivered(0);
+    bench.settle();
+    assert_eq!(bench.calls(), [Call::SendNow(Alone, 1, 1)]);
+}
+
+#[test]
 fn ka_28_where_no_time_is_accepted_the_event_waits_for_the_clocks_and_is_told() {
     let mut bench = bench();
     bench.publish(1);
